@@ -1,0 +1,1 @@
+"""What a site or a campaign decides: typed models, defaults, presets and examples."""

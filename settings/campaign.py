@@ -1,0 +1,221 @@
+"""The settings of a campaign: every value typed, described and checked; unknown names are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+__all__ = [
+    "CampaignSettings",
+    "DataSettings",
+    "DetectionSettings",
+    "ResultsSettings",
+    "RunSettings",
+    "Season",
+    "TrackingSettings",
+]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+_SEASONS = {
+    "year": ("01-01", "01-01"),
+    "DJF": ("12-01", "03-01"),
+    "MAM": ("03-01", "06-01"),
+    "JJA": ("06-01", "09-01"),
+    "SON": ("09-01", "12-01"),
+}
+
+
+class Season(_Model):
+    """The part of the year in which a track must start to be kept; it then is kept whole."""
+
+    start: str = Field("01-01", description="first day, MM-DD")
+    end: str = Field("01-01", description="day after the last, MM-DD; the same as start means the whole year")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in _SEASONS:
+                raise ValueError(
+                    f"season {value!r} is not one of {', '.join(_SEASONS)}, nor a table such as "
+                    '{ start = "06-01", end = "12-01" }'
+                )
+            start, end = _SEASONS[value]
+            return {"start": start, "end": end}
+        return value
+
+    @model_validator(mode="after")
+    def _days(self) -> Season:
+        for day in (self.start, self.end):
+            month_day(day)
+        return self
+
+    @property
+    def over_new_year(self) -> bool:
+        """Whether the season runs from one calendar year into the next."""
+        return month_day(self.end) < month_day(self.start) and month_day(self.end) != (1, 1)
+
+
+def month_day(text: str) -> tuple[int, int]:
+    """``"06-01"`` as (6, 1)."""
+    match = re.fullmatch(r"(\d\d)-(\d\d)", text)
+    if not match or not 1 <= int(match[1]) <= 12 or not 1 <= int(match[2]) <= 31:
+        raise ValueError(f"{text!r} is not a day of the year as MM-DD, such as 06-01")
+    return int(match[1]), int(match[2])
+
+
+def parse_numbers(value: Any) -> tuple[int, ...]:
+    """Whole numbers from ``2000``, ``"2000-2012"``, ``"1-10,15"`` or a list of these; sorted, each once."""
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    numbers: set[int] = set()
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", str(part))
+        if not match:
+            raise ValueError(f"{part!r} is neither a whole number nor a range such as 2000-2012")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"the range {part!r} runs backwards")
+        if last - first > 100_000:
+            raise ValueError(f"the range {part!r} is longer than any archive")
+        numbers.update(range(first, last + 1))
+    if not numbers:
+        raise ValueError("an empty list: give at least one number")
+    return tuple(sorted(numbers))
+
+
+def _parse_members(value: Any) -> Any:
+    # A bare whole number is a count; a range or a list names members as the data number them.
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    return parse_numbers(value)
+
+
+Years = Annotated[tuple[int, ...], BeforeValidator(parse_numbers)]
+Members = Annotated[
+    Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)
+]
+
+
+class DataSettings(_Model):
+    """Where the fields are and how they are laid out."""
+
+    layout: Literal["c20", "c20v3", "cf"] = Field("c20", description="layout of the archive: c20, c20v3 or cf")
+    root: Path = Field(Path("data"), description="folder of the archive; a relative one starts at the campaign file")
+    pattern: str = Field("*.nc", description="cf only: names of the files below root, as a glob")
+    variable: str | None = Field(None, description="variable to follow, by its name in the file")
+    wind: tuple[str, str] | None = Field(
+        None, description="eastward and northward wind whose vorticity is followed; default u850, v850"
+    )
+    level: float | None = Field(None, gt=0, description="pressure level in hPa, for variables with a level axis")
+    gaps: Literal["error", "cut"] = Field("error", description="a gap in time inside a file: error, or cut the tracks")
+    missing: Literal["error", "mask"] = Field("error", description="missing values: error, or mask the points")
+    breaks: tuple[str, ...] = Field((), description="days (YYYY-MM-DD) on which a stream starts afresh: tracks are cut")
+
+    @model_validator(mode="after")
+    def _one_field(self) -> DataSettings:
+        if self.variable is not None and self.wind is not None:
+            raise ValueError("give either variable or wind, not both")
+        for day in self.breaks:
+            if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
+                raise ValueError(f"break {day!r} is not a day as YYYY-MM-DD")
+        return self
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables to read: one field, or eastward and northward wind."""
+        return (self.variable,) if self.variable is not None else (self.wind or ("u850", "v850"))
+
+
+class DetectionSettings(_Model):
+    """What makes a grid point the centre of a storm."""
+
+    mode: Literal["auto", "max", "min"] = Field(
+        "auto", description="maxima or minima; auto: minima of pressure, maxima of all else"
+    )
+    threshold: float | Literal["auto", "none"] = Field(
+        "auto", description="value a centre must reach, in SI units; auto: 4e-5 s-1 for vorticity, none for all else"
+    )
+    region: tuple[float, float, float, float] | None = Field(
+        None, description="west, south, east, north in degrees; may cross 0 or 180"
+    )
+    merge_km: float = Field(0.0, ge=0, description="the weaker of two centres closer than this is absorbed; km")
+    refine: bool = Field(True, description="place centres between grid points by a quadratic fit")
+    vorticity_order: Literal[2, 4] = Field(2, description="order of the differences that give vorticity from wind")
+
+    @model_validator(mode="after")
+    def _box(self) -> DetectionSettings:
+        if self.region is not None:
+            west, south, east, north = self.region
+            if not -90 <= south < north <= 90:
+                raise ValueError(f"region: south {south:g} must be below north {north:g}, both in -90..90")
+            if not (-360 <= west <= 360 and -360 <= east <= 360) or west == east:
+                raise ValueError(f"region: west {west:g} and east {east:g} must differ and lie in -360..360")
+        return self
+
+
+class TrackingSettings(_Model):
+    """How centres are linked from one time step to the next."""
+
+    method: Literal["nearest", "assignment"] = Field(
+        "nearest", description="nearest: each centre to the nearest one; assignment: globally best links"
+    )
+    max_speed: float = Field(40.0, gt=0, description="fastest a storm may travel; m/s")
+    min_points: int = Field(6, ge=1, description="shortest track kept; points")
+    max_gap: int = Field(0, ge=0, le=8, description="time steps a storm may go unseen")
+
+
+class ResultsSettings(_Model):
+    """Where results are published."""
+
+    root: Path = Field(Path("stormtracks-out"), description="folder of the campaign's results and state")
+
+
+class RunSettings(_Model):
+    """How the work is carried out; never changes a result."""
+
+    backend: Literal["local"] = Field("local", description="what carries the work")
+    workers: int = Field(2, ge=1, le=1024, description="worker processes on this machine")
+    time_limit: float = Field(3600.0, gt=0, description="seconds one attempt may take")
+    memory_limit: float = Field(4.0, gt=0, description="GiB of memory one worker process may take")
+    max_attempts: int = Field(2, ge=1, description="attempts at a task before it is given up")
+
+
+class CampaignSettings(_Model):
+    """Everything a campaign decides."""
+
+    name: str = Field("campaign", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the campaign")
+    task: str = Field("vort_track", description="what is done for each year and member")
+    years: Years = Field((2000,), description="years, such as 2000-2012, 2005 or a list")
+    members: Members = Field("all", description="how many members, a range or list of them, or all the data hold")
+    season: Season = Field(Season(), description="year, DJF, MAM, JJA, SON, or a table of start and end, MM-DD")
+    preset: Literal["none", "original"] = Field("none", description="a set of parameters to start from")
+    data: DataSettings = Field(DataSettings(), description="the input")
+    detection: DetectionSettings = Field(DetectionSettings(), description="centres of storms")
+    tracking: TrackingSettings = Field(TrackingSettings(), description="links between centres")
+    results: ResultsSettings = Field(ResultsSettings(), description="the output")
+    run: RunSettings = Field(RunSettings(), description="the machinery")
+
+    @property
+    def science(self) -> dict[str, Any]:
+        """What decides a result, as plain JSON values; paths, years, members and machinery left out."""
+        document: dict[str, Any] = self.model_dump(mode="json", include={"task", "season", "detection", "tracking"})
+        document["data"] = self.data.model_dump(mode="json", exclude={"root", "variable", "wind"})
+        document["data"]["variables"] = list(self.data.variables)
+        return document
+
+    @property
+    def settings_hash(self) -> str:
+        """sha256 of `science` as canonical JSON, the first 16 hexadecimal digits."""
+        text = json.dumps(self.science, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
