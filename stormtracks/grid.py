@@ -95,8 +95,8 @@ class Grid:
             return False
         inner = self.lat[1] if row == 0 else self.lat[-2]
         edge = self.lat[row]
-        # A grid without a pole row stops about half a step short of the pole.
-        return bool(abs(edge) > abs(inner) and 90 - abs(edge) <= 0.75 * abs(edge - inner))
+        # A grid without a pole row stops half a step short of the pole, a Gaussian one 0.773 steps at any size.
+        return bool(abs(edge) > abs(inner) and 90 - abs(edge) <= 0.8 * abs(edge - inner))
 
     def same_as(self, other: Grid) -> bool:
         """Whether both grids hold the same points, to the precision of a float32 coordinate."""
@@ -113,15 +113,14 @@ def unit_vectors(lat: npt.ArrayLike, lon: npt.ArrayLike) -> FloatArray:
     Parameters
     ----------
     lat, lon : array_like, shape (...)
-        Degrees.
+        Degrees; broadcast against each other.
 
     Returns
     -------
     numpy.ndarray, shape (..., 3)
         Cartesian coordinates; the third axis points to the north pole.
     """
-    phi = np.deg2rad(np.asarray(lat, dtype=np.float64))
-    lam = np.deg2rad(np.asarray(lon, dtype=np.float64))
+    phi, lam = np.broadcast_arrays(np.deg2rad(lat), np.deg2rad(lon))
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 
