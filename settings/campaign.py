@@ -37,8 +37,8 @@ _SEASONS = {
 class Season(_Model):
     """The part of the year in which a track must start to be kept; it then is kept whole."""
 
-    start: str = Field("01-01", description="first day, MM-DD")
-    end: str = Field("01-01", description="day after the last, MM-DD; the same as start means the whole year")
+    start: str = Field(default="01-01", description="first day, MM-DD")
+    end: str = Field(default="01-01", description="day after the last, MM-DD; the same as start means the whole year")
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +62,14 @@ class Season(_Model):
     @property
     def over_new_year(self) -> bool:
         """Whether the season runs from one calendar year into the next."""
-        return month_day(self.end) < month_day(self.start) and month_day(self.end) != (1, 1)
+        return month_day(self.end) <= month_day(self.start) and month_day(self.end) != (1, 1)
+
+    def year_of(self, year: int, month: int, day: int) -> int | None:
+        """The year whose season holds this day: the one in which the season starts; None outside the season."""
+        start, end, today = month_day(self.start), month_day(self.end), (month, day)
+        if self.over_new_year:
+            return year if today >= start else year - 1 if today < end else None
+        return year if today >= start and (today < end or end == (1, 1)) else None
 
 
 def month_day(text: str) -> tuple[int, int]:
@@ -102,25 +109,31 @@ def _parse_members(value: Any) -> Any:
 
 
 Years = Annotated[tuple[int, ...], BeforeValidator(parse_numbers)]
-Members = Annotated[
-    Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)
-]
+Members = Annotated[Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)]
 
 
 class DataSettings(_Model):
     """Where the fields are and how they are laid out."""
 
-    layout: Literal["c20", "c20v3", "cf"] = Field("c20", description="layout of the archive: c20, c20v3 or cf")
-    root: Path = Field(Path("data"), description="folder of the archive; a relative one starts at the campaign file")
-    pattern: str = Field("*.nc", description="cf only: names of the files below root, as a glob")
-    variable: str | None = Field(None, description="variable to follow, by its name in the file")
-    wind: tuple[str, str] | None = Field(
-        None, description="eastward and northward wind whose vorticity is followed; default u850, v850"
+    layout: Literal["c20", "c20v3", "cf"] = Field(default="c20", description="layout of the archive: c20, c20v3 or cf")
+    root: Path = Field(
+        default=Path("data"), description="folder of the archive; a relative one starts at the campaign file"
     )
-    level: float | None = Field(None, gt=0, description="pressure level in hPa, for variables with a level axis")
-    gaps: Literal["error", "cut"] = Field("error", description="a gap in time inside a file: error, or cut the tracks")
-    missing: Literal["error", "mask"] = Field("error", description="missing values: error, or mask the points")
-    breaks: tuple[str, ...] = Field((), description="days (YYYY-MM-DD) on which a stream starts afresh: tracks are cut")
+    pattern: str = Field(default="*.nc", description="cf only: names of the files below root, as a glob")
+    variable: str | None = Field(default=None, description="variable to follow, by its name in the file")
+    wind: tuple[str, str] | None = Field(
+        default=None, description="eastward and northward wind whose vorticity is followed; default u850, v850"
+    )
+    level: float | None = Field(
+        default=None, gt=0, description="pressure level in hPa, for variables with a level axis"
+    )
+    gaps: Literal["error", "cut"] = Field(
+        default="error", description="a gap in time inside a file: error, or cut the tracks"
+    )
+    missing: Literal["error", "mask"] = Field(default="error", description="missing values: error, or mask the points")
+    breaks: tuple[str, ...] = Field(
+        default=(), description="days (YYYY-MM-DD) on which a stream starts afresh: tracks are cut"
+    )
 
     @model_validator(mode="after")
     def _one_field(self) -> DataSettings:
@@ -141,17 +154,20 @@ class DetectionSettings(_Model):
     """What makes a grid point the centre of a storm."""
 
     mode: Literal["auto", "max", "min"] = Field(
-        "auto", description="maxima or minima; auto: minima of pressure, maxima of all else"
+        default="auto", description="maxima or minima; auto: minima of pressure, maxima of all else"
     )
     threshold: float | Literal["auto", "none"] = Field(
-        "auto", description="value a centre must reach, in SI units; auto: 4e-5 s-1 for vorticity, none for all else"
+        default="auto",
+        description="value a centre must reach, in SI units; auto: 4e-5 s-1 for vorticity, none for all else",
     )
     region: tuple[float, float, float, float] | None = Field(
-        None, description="west, south, east, north in degrees; may cross 0 or 180"
+        default=None, description="west, south, east, north in degrees; may cross 0 or 180"
     )
-    merge_km: float = Field(0.0, ge=0, description="the weaker of two centres closer than this is absorbed; km")
-    refine: bool = Field(True, description="place centres between grid points by a quadratic fit")
-    vorticity_order: Literal[2, 4] = Field(2, description="order of the differences that give vorticity from wind")
+    merge_km: float = Field(default=0.0, ge=0, description="the weaker of two centres closer than this is absorbed; km")
+    refine: bool = Field(default=True, description="place centres between grid points by a quadratic fit")
+    vorticity_order: Literal[2, 4] = Field(
+        default=2, description="order of the differences that give vorticity from wind"
+    )
 
     @model_validator(mode="after")
     def _box(self) -> DetectionSettings:
@@ -168,43 +184,45 @@ class TrackingSettings(_Model):
     """How centres are linked from one time step to the next."""
 
     method: Literal["nearest", "assignment"] = Field(
-        "nearest", description="nearest: each centre to the nearest one; assignment: globally best links"
+        default="nearest", description="nearest: each centre to the nearest one; assignment: globally best links"
     )
-    max_speed: float = Field(40.0, gt=0, description="fastest a storm may travel; m/s")
-    min_points: int = Field(6, ge=1, description="shortest track kept; points")
-    max_gap: int = Field(0, ge=0, le=8, description="time steps a storm may go unseen")
+    max_speed: float = Field(default=40.0, gt=0, description="fastest a storm may travel; m/s")
+    min_points: int = Field(default=6, ge=1, description="shortest track kept; points")
+    max_gap: int = Field(default=0, ge=0, le=8, description="time steps a storm may go unseen")
 
 
 class ResultsSettings(_Model):
     """Where results are published."""
 
-    root: Path = Field(Path("stormtracks-out"), description="folder of the campaign's results and state")
+    root: Path = Field(default=Path("stormtracks-out"), description="folder of the campaign's results and state")
 
 
 class RunSettings(_Model):
     """How the work is carried out; never changes a result."""
 
-    backend: Literal["local"] = Field("local", description="what carries the work")
-    workers: int = Field(2, ge=1, le=1024, description="worker processes on this machine")
-    time_limit: float = Field(3600.0, gt=0, description="seconds one attempt may take")
-    memory_limit: float = Field(4.0, gt=0, description="GiB of memory one worker process may take")
-    max_attempts: int = Field(2, ge=1, description="attempts at a task before it is given up")
+    backend: Literal["local"] = Field(default="local", description="what carries the work")
+    workers: int = Field(default=2, ge=1, le=1024, description="worker processes on this machine")
+    time_limit: float = Field(default=3600.0, gt=0, description="seconds one attempt may take")
+    memory_limit: float = Field(default=4.0, gt=0, description="GiB of memory one worker process may take")
+    max_attempts: int = Field(default=2, ge=1, description="attempts at a task before it is given up")
 
 
 class CampaignSettings(_Model):
     """Everything a campaign decides."""
 
-    name: str = Field("campaign", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the campaign")
-    task: str = Field("vort_track", description="what is done for each year and member")
-    years: Years = Field((2000,), description="years, such as 2000-2012, 2005 or a list")
-    members: Members = Field("all", description="how many members, a range or list of them, or all the data hold")
-    season: Season = Field(Season(), description="year, DJF, MAM, JJA, SON, or a table of start and end, MM-DD")
-    preset: Literal["none", "original"] = Field("none", description="a set of parameters to start from")
-    data: DataSettings = Field(DataSettings(), description="the input")
-    detection: DetectionSettings = Field(DetectionSettings(), description="centres of storms")
-    tracking: TrackingSettings = Field(TrackingSettings(), description="links between centres")
-    results: ResultsSettings = Field(ResultsSettings(), description="the output")
-    run: RunSettings = Field(RunSettings(), description="the machinery")
+    name: str = Field(default="campaign", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the campaign")
+    task: str = Field(default="vort_track", description="what is done for each year and member")
+    years: Years = Field(default=(2000,), description="years, such as 2000-2012, 2005 or a list")
+    members: Members = Field(
+        default="all", description="how many members, a range or list of them, or all the data hold"
+    )
+    season: Season = Field(default=Season(), description="year, DJF, MAM, JJA, SON, or a table of start and end, MM-DD")
+    preset: Literal["none", "original"] = Field(default="none", description="a set of parameters to start from")
+    data: DataSettings = Field(default=DataSettings(), description="the input")
+    detection: DetectionSettings = Field(default=DetectionSettings(), description="centres of storms")
+    tracking: TrackingSettings = Field(default=TrackingSettings(), description="links between centres")
+    results: ResultsSettings = Field(default=ResultsSettings(), description="the output")
+    run: RunSettings = Field(default=RunSettings(), description="the machinery")
 
     @property
     def science(self) -> dict[str, Any]:

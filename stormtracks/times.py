@@ -10,11 +10,13 @@ import cftime
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EPOCH", "TimeAxis", "decode_times"]
+__all__ = ["EPOCH", "TimeAxis", "decode_times", "join", "seconds_of"]
 
 EPOCH = "seconds since 1970-01-01 00:00:00"
 
 IntArray = npt.NDArray[np.int64]
+
+_SAME_CALENDAR = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +44,24 @@ class TimeAxis:
         """The instants as `cftime.datetime` objects."""
         return list(np.atleast_1d(cftime.num2date(self.seconds, EPOCH, calendar=self.calendar)))
 
+    def date(self, step: int) -> str:
+        """One instant in words, as ``2001-12-31 18:00:00``."""
+        return str(cftime.num2date(int(self.seconds[step]), EPOCH, calendar=self.calendar))
+
     def years(self) -> IntArray:
         """The calendar year of each instant, shape (n,)."""
-        return np.array([date.year for date in self.dates()], dtype=np.int64)
+        if len(self) == 0:
+            return np.empty(0, dtype=np.int64)
+        ends = np.array([self.seconds.min(), self.seconds.max()])
+        first, last = (date.year for date in TimeAxis(ends, self.calendar).dates())
+        starts = [seconds_of(self.calendar, year) for year in range(first + 1, last + 1)]
+        return first + np.searchsorted(np.array(starts, dtype=np.int64), self.seconds, side="right")
+
+    def year_slice(self, year: int) -> slice:
+        """The steps that lie in a calendar year; the axis must increase."""
+        bounds = [seconds_of(self.calendar, year), seconds_of(self.calendar, year + 1)]
+        start, stop = np.searchsorted(self.seconds, bounds, side="left")
+        return slice(int(start), int(stop))
 
 
 def seconds_of(calendar: str, year: int, month: int = 1, day: int = 1) -> int:
@@ -57,7 +74,7 @@ def decode_times(values: npt.ArrayLike, units: str, calendar: str = "standard") 
 
     Parameters
     ----------
-    values : array_like, shape (n,)
+    values : array_like, shape (n,) or ()
         The coordinate as stored.
     units : str
         CF time units, ``"hours since 1-1-1 00:00:0.0"`` and the like. With the standard calendar the mixed
@@ -65,16 +82,32 @@ def decode_times(values: npt.ArrayLike, units: str, calendar: str = "standard") 
     calendar : str
         CF calendar name.
 
+    Returns
+    -------
+    TimeAxis
+        Rounded to whole seconds. Names of one and the same calendar become one (``gregorian`` is ``standard``,
+        ``365_day`` is ``noleap``), and a proleptic Gregorian axis that begins after the reform of 1582 becomes
+        ``standard``, from which it does not differ there.
+
     Raises
     ------
     ValueError
-        If `units` or `calendar` is not one of CF's.
+        If `units` or `calendar` is not one of CF's, or a value is missing.
     """
     # Old 20CR files write "00:00:0.0", which not every parser takes for midnight.
     units = re.sub(r"(\d{1,2}):(\d{1,2}):0+\.0+", r"\1:\2:00", units)
-    dates = np.atleast_1d(cftime.num2date(np.asarray(values, dtype=np.float64), units, calendar=calendar))
-    seconds = cftime.date2num(dates, EPOCH, calendar=calendar)
-    return TimeAxis(np.rint(np.asarray(seconds, dtype=np.float64)).astype(np.int64), calendar)
+    calendar = _SAME_CALENDAR.get(calendar.lower(), calendar.lower())
+    # Every calendar counts its units evenly, so two dates fix the axis and no object per step is needed.
+    origin, next_unit = cftime.num2date([0, 1], units, calendar=calendar)
+    unit = (next_unit - origin).total_seconds()
+    count = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if not np.isfinite(count).all():
+        raise ValueError(f"value {int(np.argmin(np.isfinite(count)))} of the time axis is missing")
+    seconds = np.rint(count * unit + float(cftime.date2num(origin, EPOCH, calendar=calendar))).astype(np.int64)
+    reform = seconds_of("standard", 1582, 10, 15)
+    if calendar == "proleptic_gregorian" and len(seconds) and seconds.min() >= reform:
+        calendar = "standard"
+    return TimeAxis(seconds, calendar)
 
 
 def join(axes: Sequence[TimeAxis]) -> TimeAxis:

@@ -45,6 +45,8 @@ class Series(Protocol):
     quantities: tuple[Quantity, ...]
     inputs: tuple[str, ...]
     """Names of the files behind it, relative to the data root, sorted."""
+    file_starts: tuple[int, ...]
+    """Steps at which another file begins: a gap in time there lies between files, not inside one."""
     block_steps: int
     """Time steps per block that read whole chunks and stay within some tens of MB."""
 

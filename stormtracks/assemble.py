@@ -1,0 +1,196 @@
+"""From linked points to published tracks: cut at the region, kept by length and season, flagged where cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stormtracks.grid import Grid
+from stormtracks.reanalysis.archive import Quantity
+from stormtracks.settings.campaign import Season, month_day
+from stormtracks.times import TimeAxis, seconds_of
+from stormtracks.tracks import Tracks
+
+__all__ = ["POINT", "READ_ON_DAYS", "assemble", "season_end"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.void]
+
+POINT = np.dtype([("chain", "i8"), ("seconds", "i8"), ("lat", "f8"), ("lon", "f8"), ("value", "f8"), ("inside", "?")])
+"""One point of a chain of links: which chain, when, where, how strong, and whether in the region."""
+
+READ_ON_DAYS = 90
+"""Days after the end of its season at which a track is cut and flagged, if it lives that long."""
+
+_NO_YEAR = np.iinfo(np.int64).min
+
+
+def season_end(season: Season, year: int, calendar: str) -> int:
+    """The first second after the season of a year, since 1970-01-01 of `calendar`."""
+    month, day = month_day(season.end)
+    year_of_end = year if (month, day) > month_day(season.start) else year + 1
+    # Counted from the first of the month: not every calendar has the 31st.
+    return seconds_of(calendar, year_of_end, month) + (day - 1) * 86400
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Stretches of chains inside the region, as ranges of the sorted points; all of shape (n,)."""
+
+    start: IntArray
+    stop: IntArray
+    starts_cut: BoolArray
+    ends_cut: BoolArray
+    year: IntArray
+    """Season year of the first point; `_NO_YEAR` outside the season."""
+
+    def __getitem__(self, keep: npt.NDArray[np.generic]) -> _Pieces:
+        return _Pieces(self.start[keep], self.stop[keep], self.starts_cut[keep], self.ends_cut[keep], self.year[keep])
+
+
+def assemble(
+    points: Points,
+    *,
+    grid: Grid,
+    season: Season,
+    min_points: int,
+    cut_chains: tuple[IntArray, IntArray],
+    quantity: Quantity,
+    calendar: str,
+    member: int,
+    year: int | None,
+) -> tuple[Tracks, Counter[str]]:
+    """Tracks of linked points.
+
+    Parameters
+    ----------
+    points : structured array of `POINT`, shape (n,)
+        In order of chain, and of time within each.
+    grid : Grid
+        Tells which tracks the edge of a limited area cut.
+    season, min_points
+        Which tracks are kept.
+    cut_chains : pair of arrays
+        Chains that begin, and chains that end, where the data do.
+    quantity, calendar, member
+        What the tracks are of.
+    year : int or None
+        Publish only the season of this year; None for all.
+
+    Returns
+    -------
+    tracks : Tracks
+        In order of first time, latitude and longitude.
+    counts : Counter
+        Of stretches inside the region: ``linked``, and of these ``too short``, ``out of season``, and ``of another
+        year``; ``born before`` counts those of another year that reach into the one asked for.
+    """
+    pieces = _season_years(_stretches(points, *cut_chains), points, season, calendar)
+    counts = Counter({"linked": len(pieces.start)})
+    pieces = _limit(pieces, points, season, calendar)
+    long_enough = pieces.stop - pieces.start >= min_points
+    counts["too short"] = int((~long_enough).sum())
+    pieces = pieces[long_enough]
+    in_season = pieces.year != _NO_YEAR
+    counts["out of season"] = int((~in_season).sum())
+    pieces = pieces[in_season]
+    if year is not None:
+        ours = pieces.year == year
+        counts["of another year"] = int((~ours).sum())
+        begins = seconds_of(calendar, year)
+        before = (pieces.year < year) & (points["seconds"][pieces.stop - 1] >= begins)
+        counts["born before"] = int(before.sum())
+        pieces = pieces[ours]
+    pieces = _flag_edges(pieces, points, grid)
+    first = points[pieces.start]
+    pieces = pieces[np.lexsort((first["lon"], first["lat"], first["seconds"]))]
+    row_size = pieces.stop - pieces.start
+    records = points[_ranges(pieces.start, row_size)]
+    tracks = Tracks(
+        row_size=row_size,
+        track_id=np.arange(1, len(row_size) + 1, dtype=np.int64),
+        year=pieces.year,
+        member=np.full(len(row_size), member, dtype=np.int64),
+        starts_cut=pieces.starts_cut,
+        ends_cut=pieces.ends_cut,
+        time=records["seconds"].copy(),
+        lon=records["lon"].copy(),
+        lat=records["lat"].copy(),
+        value=records["value"].copy(),
+        quantity=quantity,
+        calendar=calendar,
+    )
+    return tracks, counts
+
+
+def _stretches(points: Points, begun: IntArray, ended: IntArray) -> _Pieces:
+    """The stretches inside the region, flagged where the region or the data cut them."""
+    chain, inside = points["chain"], points["inside"]
+    same_chain = chain[1:] == chain[:-1]
+    follows = np.r_[False, same_chain][: len(chain)]  # has a point of its chain before it
+    leads = np.r_[same_chain, False][: len(chain)]
+    before_inside = follows & np.r_[False, inside[:-1]][: len(chain)]
+    after_inside = leads & np.r_[inside[1:], False][: len(chain)]
+    start = np.flatnonzero(inside & ~before_inside)
+    last = np.flatnonzero(inside & ~after_inside)
+    return _Pieces(
+        start,
+        last + 1,
+        follows[start] | np.isin(chain[start], begun),
+        leads[last] | np.isin(chain[last], ended),
+        np.zeros(len(start), dtype=np.int64),
+    )
+
+
+def _season_years(pieces: _Pieces, points: Points, season: Season, calendar: str) -> _Pieces:
+    dates = TimeAxis(points["seconds"][pieces.start], calendar).dates()
+    years = [season.year_of(date.year, date.month, date.day) for date in dates]
+    year = np.array([_NO_YEAR if y is None else y for y in years], dtype=np.int64)
+    return _Pieces(pieces.start, pieces.stop, pieces.starts_cut, pieces.ends_cut, year)
+
+
+def _limit(pieces: _Pieces, points: Points, season: Season, calendar: str) -> _Pieces:
+    """Cut what lives on too long after the end of its season."""
+    stop, ends_cut = pieces.stop.copy(), pieces.ends_cut.copy()
+    for year in np.unique(pieces.year[pieces.year != _NO_YEAR]):
+        last = season_end(season, int(year), calendar) + READ_ON_DAYS * 86400
+        for index in np.flatnonzero((pieces.year == year) & (points["seconds"][pieces.stop - 1] > last)):
+            seconds = points["seconds"][pieces.start[index] : pieces.stop[index]]
+            stop[index] = pieces.start[index] + np.searchsorted(seconds, last, side="right")
+            ends_cut[index] = True
+    return _Pieces(pieces.start, stop, pieces.starts_cut, ends_cut, pieces.year)
+
+
+def _flag_edges(pieces: _Pieces, points: Points, grid: Grid) -> _Pieces:
+    """Flag ends from which the storm, going on as it did, would have left a limited area within a time step."""
+    single = pieces.stop - pieces.start < 2
+    second = np.where(single, pieces.start, pieces.start + 1)
+    last_but_one = np.where(single, pieces.start, pieces.stop - 2)
+    starts = _leaves(grid, points[pieces.start], points[second])
+    ends = _leaves(grid, points[pieces.stop - 1], points[last_but_one])
+    return _Pieces(pieces.start, pieces.stop, pieces.starts_cut | starts, pieces.ends_cut | ends, pieces.year)
+
+
+def _leaves(grid: Grid, last: Points, before: Points) -> BoolArray:
+    """Whether the step after `last`, as long as the one from `before`, comes within a cell of the area's edge."""
+    out = np.zeros(len(last), dtype=bool)
+    lat = 2 * last["lat"] - before["lat"]
+    for edge, inner, at in ((grid.lat[0], grid.lat[1], 0), (grid.lat[-1], grid.lat[-2], -1)):
+        if not grid.reaches_pole(at):
+            out |= (lat - inner) * np.sign(inner - edge) <= 0
+    if not grid.periodic:
+        east_of_edge = (last["lon"] - grid.lon[0]) % 360
+        lon = east_of_edge + (last["lon"] - before["lon"] + 180) % 360 - 180
+        out |= (lon <= grid.lon_step) | (lon >= grid.lon[-2] - grid.lon[0])
+    return out
+
+
+def _ranges(start: IntArray, size: IntArray) -> IntArray:
+    """The indices start, start + 1, ... of each range, one range after the other."""
+    offset = np.cumsum(size) - size
+    return np.arange(int(size.sum()), dtype=np.int64) - np.repeat(offset - start, size)

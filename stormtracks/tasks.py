@@ -1,0 +1,195 @@
+"""What a worker can be asked to do; each task is a pure function of inputs, settings and code: same bytes out, always."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stormtracks import __version__
+from stormtracks.assemble import READ_ON_DAYS, assemble, season_end
+from stormtracks.blocks import Block, read_blocks
+from stormtracks.detect import Detector
+from stormtracks.errors import InputError
+from stormtracks.reanalysis import open_archive, open_files
+from stormtracks.results import StormtracksResultsManager
+from stormtracks.settings.campaign import CampaignSettings, DataSettings, DetectionSettings, Season, TrackingSettings
+from stormtracks.track import WARM_UP, Moment, TrackBuilder
+from stormtracks.tracks import Tracks, concatenate
+
+__all__ = ["SCIENCE_VERSION", "TASKS", "run_task", "track_file", "vort_track"]
+
+SCIENCE_VERSION = 1
+"""Raised whenever the same input and settings give other tracks than before."""
+
+
+def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
+    """Track the storms of one member that the season of one year publishes.
+
+    Parameters
+    ----------
+    campaign : CampaignSettings
+    year, member : int
+
+    Returns
+    -------
+    Tracks
+        Whole, wherever they end; `attributes` say what they were made of and how many were dropped for what reason.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be used.
+    """
+    archive = open_archive(campaign.data)
+    if not archive.has_year(year, member):
+        archive.open_year(year, member).close()  # says what is missing
+    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(year))
+    return _follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
+
+
+TASKS = {"vort_track": vort_track}
+
+
+def run_task(settings: dict[str, Any], task: str, year: int, member: int) -> dict[str, Any]:
+    """Run one task and publish its result; what a worker's child process is asked to do.
+
+    Parameters
+    ----------
+    settings : dict
+        `CampaignSettings` as plain JSON values.
+    task : str
+        A key of `TASKS`.
+    year, member : int
+
+    Returns
+    -------
+    dict
+        Plain values: ``tracks``, ``points``, ``path``, ``sha256``, ``seconds``, ``counts``.
+    """
+    began = time.monotonic()
+    campaign = CampaignSettings.model_validate(settings)
+    tracks = TASKS[task](campaign, year, member)
+    record = StormtracksResultsManager(campaign.results.root, task).add_result(year, member, tracks)
+    return {
+        "tracks": len(tracks),
+        "points": len(tracks.time),
+        "path": record.path,
+        "sha256": record.sha256,
+        "seconds": round(time.monotonic() - began, 3),
+        "counts": json.loads(str(tracks.attributes["counts"])),
+    }
+
+
+def track_file(
+    files: str | Path | Sequence[str | Path],
+    *,
+    variable: str | None = None,
+    wind: tuple[str, str] | None = None,
+    member: int | None = None,
+    data: DataSettings | None = None,
+    detection: DetectionSettings | None = None,
+    tracking: TrackingSettings | None = None,
+) -> Tracks:
+    """Track the storms in CF NetCDF files, taken as one unbroken series.
+
+    Parameters
+    ----------
+    files : path or sequence of paths
+        In any order; a variable may be spread over several of them.
+    variable : str, optional
+        Name of the variable to follow.
+    wind : pair of str, optional
+        Names of eastward and northward wind, whose vorticity is followed. Give either this or `variable`.
+    member : int, optional
+        Ensemble member; all that the files hold if not given.
+    data : DataSettings, optional
+        Level, and what to do about gaps and missing values.
+    detection, tracking : optional
+        Parameters; the defaults of a campaign if not given.
+
+    Returns
+    -------
+    Tracks
+
+    Raises
+    ------
+    InputError
+        If the files cannot be used.
+    """
+    if (variable is None) == (wind is None):
+        raise InputError("nothing to follow", remedy="give either variable= or wind=(eastward, northward)")
+    paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+    data = (data or DataSettings()).model_copy(update={"layout": "cf", "variable": variable, "wind": wind})
+    campaign = CampaignSettings(
+        data=data, detection=detection or DetectionSettings(), tracking=tracking or TrackingSettings()
+    )
+    archive = open_files(paths, data)
+    members = archive.members() if member is None else [member]
+    return concatenate([_follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members])
+
+
+def _follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
+    """Detect and link to the end of the blocks, or until the last track has ended that `year` publishes."""
+    builder = TrackBuilder(campaign.tracking)
+    counts: Counter[str] = Counter()
+    inputs: set[str] = set()
+    detector: Detector | None = None
+    calendar = "standard"
+    with closing(blocks):
+        for block in blocks:
+            if detector is None or detector.grid is not block.grid:
+                detector = Detector(campaign.detection, block.grid, block.quantities)
+            calendar = block.times.calendar
+            inputs.update(block.inputs)
+            centres, found = detector.find(block.fields)
+            taken = 0
+            for taken, moment in enumerate(_moments(block, campaign.season), start=1):
+                builder.add(centres.at(taken - 1, taken), moment)
+                if year is not None and _ended(builder, moment, campaign, year, calendar):
+                    break
+            # Only the steps that were followed count, so that the length of a block does not show.
+            counts.update({"time steps": taken, **{name: int(n[:taken].sum()) for name, n in found.items()}})
+            if taken < len(block.times):
+                break
+    assert detector is not None, "an archive gives at least one step of each year it has"
+    points, begun, ended = builder.points()
+    tracks, kept = assemble(
+        points,
+        grid=detector.grid,
+        season=campaign.season,
+        min_points=campaign.tracking.min_points,
+        cut_chains=(begun, ended),
+        quantity=detector.quantity,
+        calendar=calendar,
+        member=member,
+        year=year,
+    )
+    counts.update(kept)
+    attributes: dict[str, str | int | float] = {
+        "settings_hash": campaign.settings_hash,
+        "inputs": ", ".join(sorted(inputs)),
+        "stormtracks_version": __version__,
+        "science_version": SCIENCE_VERSION,
+        "counts": json.dumps(dict(sorted(counts.items()))),
+    }
+    return replace(tracks, attributes=attributes)
+
+
+def _moments(block: Block, season: Season) -> Iterator[Moment]:
+    dates = block.times.dates()
+    for seconds, date, cut in zip(block.times.seconds.tolist(), dates, block.cut.tolist(), strict=True):
+        yield Moment(seconds, date.year, season.year_of(date.year, date.month, date.day), cut)
+
+
+def _ended(builder: TrackBuilder, moment: Moment, campaign: CampaignSettings, year: int, calendar: str) -> bool:
+    """Whether no later step can change what the season of `year` publishes."""
+    past = moment.seconds - season_end(campaign.season, year, calendar)
+    # Past the last day to be read, a storm out of sight is given the time to show that it still lives.
+    return past >= 0 and (not builder.alive(year) or (past > READ_ON_DAYS * 86400 and not builder.out_of_sight(year)))
