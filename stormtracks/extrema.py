@@ -33,7 +33,7 @@ class Maxima:
     row, col : shape (n,), int64
         Grid point; of a plateau its first one.
     lat, lon : shape (n,), float64
-        Position in degrees, between grid points if refined; of a plateau its centroid.
+        Position in degrees, between grid points if refined; of a plateau the centroid of its points' positions.
     """
 
     step: IntArray
@@ -188,7 +188,7 @@ def local_maxima(field: Field, near: Neighbourhood, *, threshold: float | None =
         Points below it are left out.
     refine : bool
         Place each maximum at the top of a quadratic in the tangent plane, fitted to 3 x 3 points by least squares, no
-        further than half a cell away. A plateau lies at the centroid of its points either way.
+        further than half a cell away.
     """
     step, row, col = _rise_above_rows(field, near, threshold)
     value = field[step, row, col]
@@ -200,24 +200,17 @@ def local_maxima(field: Field, near: Neighbourhood, *, threshold: float | None =
         weak &= value >= other
         strict &= value > other
     _judge_poles(field, near, step, row, weak, strict)
-    flat = weak & ~strict
-    first, lat, lon = _plateaus(field, near, step[flat], row[flat], col[flat])
-    order_of_flat = np.flatnonzero(flat)[first]
-
-    sharp = np.flatnonzero(strict)
-    sharp_lat, sharp_lon = near.grid.lat[row[sharp]], near.grid.lon[col[sharp]]
+    step, row, col, strict = step[weak], row[weak], col[weak], strict[weak]
+    lat, lon = near.grid.lat[row], near.grid.lon[col]
     if refine:
-        sharp_lat, sharp_lon = _refine(field, near, step[sharp], row[sharp], col[sharp])
-    chosen = np.concatenate([sharp, order_of_flat])
-    order = np.argsort(chosen, kind="stable")
-    chosen = chosen[order]
-    return Maxima(
-        step[chosen],
-        row[chosen],
-        col[chosen],
-        np.concatenate([sharp_lat, lat])[order],
-        np.concatenate([sharp_lon, lon])[order],
+        lat, lon = _refine(field, near, step, row, col)
+    flat = np.flatnonzero(~strict)
+    first, centre_lat, centre_lon = _plateaus(
+        field, near, step[flat], row[flat], col[flat], unit_vectors(lat[flat], lon[flat])
     )
+    lat[flat[first]], lon[flat[first]] = centre_lat, centre_lon
+    strict[flat[first]] = True
+    return Maxima(step[strict], row[strict], col[strict], lat[strict], lon[strict])
 
 
 def _rise_above_rows(field: Field, near: Neighbourhood, threshold: float | None) -> tuple[IntArray, IntArray, IntArray]:
@@ -253,11 +246,11 @@ def _judge_poles(
 
 
 def _plateaus(
-    field: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray
+    field: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray, xyz: FloatArray
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Join equal neighbours into plateaus and keep those that nothing overtops.
 
-    Returns the index of each kept plateau's first point and the plateau's centroid in degrees.
+    Returns the index of each kept plateau's first point and the centroid, in degrees, of its points' places `xyz`.
     """
     nlat, nlon = near.grid.shape
     count = len(step)
@@ -285,7 +278,6 @@ def _plateaus(
     lower[label[has_lower]] = True
     good &= lower
     first = np.unique(label, return_index=True)[1]
-    xyz = unit_vectors(near.grid.lat[row], near.grid.lon[col])
     sums = np.stack([np.bincount(label, xyz[:, axis], minlength=total) for axis in range(3)])
     lat = np.rad2deg(np.arctan2(sums[2], np.hypot(sums[0], sums[1])))
     lon = np.rad2deg(np.arctan2(sums[1], sums[0]))

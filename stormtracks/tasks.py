@@ -23,7 +23,7 @@ from stormtracks.settings.campaign import CampaignSettings, DataSettings, Detect
 from stormtracks.track import WARM_UP, Moment, TrackBuilder
 from stormtracks.tracks import Tracks, concatenate
 
-__all__ = ["SCIENCE_VERSION", "TASKS", "run_task", "track_file", "vort_track"]
+__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "run_task", "track_file", "vort_track"]
 
 SCIENCE_VERSION = 1
 """Raised whenever the same input and settings give other tracks than before."""
@@ -51,7 +51,7 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
     if not archive.has_year(year, member):
         archive.open_year(year, member).close()  # says what is missing
     years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(year))
-    return _follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
+    return follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
 
 
 TASKS = {"vort_track": vort_track}
@@ -132,10 +132,10 @@ def track_file(
     )
     archive = open_files(paths, data)
     members = archive.members() if member is None else [member]
-    return concatenate([_follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members])
+    return concatenate([follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members])
 
 
-def _follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
+def follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
     """Detect and link to the end of the blocks, or until the last track has ended that `year` publishes."""
     builder = TrackBuilder(campaign.tracking)
     counts: Counter[str] = Counter()
@@ -149,14 +149,15 @@ def _follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, ye
             calendar = block.times.calendar
             inputs.update(block.inputs)
             centres, found = detector.find(block.fields)
-            taken = 0
+            ended, taken = False, 0
             for taken, moment in enumerate(_moments(block, campaign.season), start=1):
                 builder.add(centres.at(taken - 1, taken), moment)
-                if year is not None and _ended(builder, moment, campaign, year, calendar):
+                ended = year is not None and _ended(builder, moment, campaign, year, calendar)
+                if ended:
                     break
             # Only the steps that were followed count, so that the length of a block does not show.
             counts.update({"time steps": taken, **{name: int(n[:taken].sum()) for name, n in found.items()}})
-            if taken < len(block.times):
+            if ended:
                 break
     assert detector is not None, "an archive gives at least one step of each year it has"
     points, begun, ended = builder.points()

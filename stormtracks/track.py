@@ -224,7 +224,8 @@ class TrackBuilder:
     _step: int = 0
     _points: list[Points] = field(default_factory=list)
     _stored: int = 0
-    _compact_at: int = 1 << 18
+    _kept: int = 0
+    _room: int = 1 << 18  # points that may gather before those of no use are dropped
     _length: IntArray = field(default_factory=lambda: np.zeros(1024, np.int64))
     _chains: int = 0
     _begun: list[IntArray] = field(default_factory=list)
@@ -254,7 +255,7 @@ class TrackBuilder:
         self._recent.append((xyz, moment.seconds))
         self._year = moment.year
         self._step += 1
-        if self._stored > self._compact_at:
+        if self._stored > max(self._room, 2 * self._kept):
             self._compact()
 
     def alive(self, season_year: int) -> bool:
@@ -334,5 +335,4 @@ class TrackBuilder:
         keep[self._chain] = True
         stored = np.concatenate(self._points)
         stored = stored[keep[stored["chain"]]]
-        self._points, self._stored = [stored], len(stored)
-        self._compact_at = max(1 << 18, 2 * self._stored)
+        self._points, self._stored, self._kept = [stored], len(stored), len(stored)
