@@ -201,3 +201,25 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 def _likely(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else "; `stormtracks settings` lists them all"
+
+
+def describe_settings(loaded: LoadedSettings, *, origin: bool = False) -> list[str]:
+    """All settings as the lines of a campaign file, if wanted each with where its value came from."""
+    values = _leaves(loaded.campaign.model_dump(mode="json"), CampaignSettings)
+    lines: list[str] = []
+    section = ""
+    # Plain values first: in TOML what follows a section's name belongs to it.
+    for name in sorted(values, key=lambda name: "." in name):
+        table, _, key = name.rpartition(".")
+        if table != section:
+            lines += ["", f"[{table}]"]
+            section = table
+        value = values[name]
+        line = f"# {key} is not set" if value is None else f"{key} = {_toml(value)}"
+        lines.append(f"{line:<44}  # {loaded.origins[name]}" if origin else line)
+    return lines
+
+
+def _toml(value: Any) -> str:
+    # A JSON text, number, truth value or list of these is TOML too.
+    return json.dumps(value, ensure_ascii=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ class Block:
 
 def read_blocks(
     archive: Archive, data: DataSettings, member: int, years: Iterable[int], *, warm_up: int = 0
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Read the years one after the other.
 
     Parameters

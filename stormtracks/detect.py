@@ -169,6 +169,16 @@ class Detector:
         }
         return Centres(found.step[keep], lat, lon, strength[keep] * sense + 0.0, inside), counts
 
+    def nothing_found(self, block: tuple[Field, ...]) -> InputError:
+        """The error that says why a series has no candidate at all, with one of its blocks as an example."""
+        field = self.field(block)
+        bound = "" if self.threshold is None else f" that reaches {self.threshold:g} {self.quantity.units}"
+        return InputError(
+            f"no candidate: {self.quantity.name} has no local {'minimum' if self.minima else 'maximum'}{bound}; "
+            f"in the last steps read it lies between {np.nanmin(field):g} and {np.nanmax(field):g}",
+            remedy="check that this is the right variable; set threshold under [detection] to suit it, or to none",
+        )
+
 
 def in_region(lat: FloatArray, lon: FloatArray, region: tuple[float, float, float, float] | None) -> BoolArray:
     """Whether points lie in a box of west, south, east, north; the box may cross any meridian."""

@@ -1,12 +1,11 @@
-"""What a worker can be asked to do; each task is a pure function of inputs, settings and code: same bytes out, always."""
+"""What a worker can be asked to do: each a pure function of inputs, settings and code, the same bytes out always."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from stormtracks.settings.campaign import CampaignSettings, DataSettings, Detect
 from stormtracks.track import WARM_UP, Moment, TrackBuilder
 from stormtracks.tracks import Tracks, concatenate
 
-__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "run_task", "track_file", "vort_track"]
+__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "run_task", "summary_of", "track_file", "vort_track"]
 
 SCIENCE_VERSION = 1
 """Raised whenever the same input and settings give other tracks than before."""
@@ -57,34 +56,31 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
 TASKS = {"vort_track": vort_track}
 
 
-def run_task(settings: dict[str, Any], task: str, year: int, member: int) -> dict[str, Any]:
+def run_task(year: int, ensemble_member: int, task: str, *, settings: dict[str, Any]) -> dict[str, Any]:
     """Run one task and publish its result; what a worker's child process is asked to do.
 
     Parameters
     ----------
-    settings : dict
-        `CampaignSettings` as plain JSON values.
+    year, ensemble_member : int
     task : str
         A key of `TASKS`.
-    year, member : int
+    settings : dict
+        `CampaignSettings` as plain JSON values.
 
     Returns
     -------
     dict
-        Plain values: ``tracks``, ``points``, ``path``, ``sha256``, ``seconds``, ``counts``.
+        Plain values: those of `summary_of`, and the ``path`` and ``sha256`` of the file.
     """
-    began = time.monotonic()
     campaign = CampaignSettings.model_validate(settings)
-    tracks = TASKS[task](campaign, year, member)
-    record = StormtracksResultsManager(campaign.results.root, task).add_result(year, member, tracks)
-    return {
-        "tracks": len(tracks),
-        "points": len(tracks.time),
-        "path": record.path,
-        "sha256": record.sha256,
-        "seconds": round(time.monotonic() - began, 3),
-        "counts": json.loads(str(tracks.attributes["counts"])),
-    }
+    tracks = TASKS[task](campaign, year, ensemble_member)
+    record = StormtracksResultsManager(campaign.results.root, task).add_result(year, ensemble_member, tracks)
+    return {**summary_of(tracks), "path": record.path, "sha256": record.sha256}
+
+
+def summary_of(tracks: Tracks) -> dict[str, int]:
+    """How many tracks and points there are, and how many candidates and tracks were dropped for what reason."""
+    return {"tracks": len(tracks), "points": len(tracks.time), **json.loads(str(tracks.attributes["counts"]))}
 
 
 def track_file(
@@ -132,10 +128,15 @@ def track_file(
     )
     archive = open_files(paths, data)
     members = archive.members() if member is None else [member]
-    return concatenate([follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members])
+    several = [follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members]
+    counts: Counter[str] = Counter()
+    for tracks in several:
+        counts.update(json.loads(str(tracks.attributes["counts"])))
+    inputs = sorted({str(tracks.attributes["inputs"]) for tracks in several})
+    return replace(concatenate(several), attributes=_attributes(campaign, inputs, counts))
 
 
-def follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
+def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
     """Detect and link to the end of the blocks, or until the last track has ended that `year` publishes."""
     builder = TrackBuilder(campaign.tracking)
     counts: Counter[str] = Counter()
@@ -149,17 +150,19 @@ def follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, yea
             calendar = block.times.calendar
             inputs.update(block.inputs)
             centres, found = detector.find(block.fields)
-            ended, taken = False, 0
+            done, taken = False, 0
             for taken, moment in enumerate(_moments(block, campaign.season), start=1):
                 builder.add(centres.at(taken - 1, taken), moment)
-                ended = year is not None and _ended(builder, moment, campaign, year, calendar)
-                if ended:
+                done = year is not None and _ended(builder, moment, campaign, year, calendar)
+                if done:
                     break
             # Only the steps that were followed count, so that the length of a block does not show.
             counts.update({"time steps": taken, **{name: int(n[:taken].sum()) for name, n in found.items()}})
-            if ended:
+            if done:
                 break
     assert detector is not None, "an archive gives at least one step of each year it has"
+    if not counts["extrema"]:
+        raise detector.nothing_found(block.fields)
     points, begun, ended = builder.points()
     tracks, kept = assemble(
         points,
@@ -173,14 +176,18 @@ def follow(blocks: Iterator[Block], campaign: CampaignSettings, member: int, yea
         year=year,
     )
     counts.update(kept)
-    attributes: dict[str, str | int | float] = {
+    return replace(tracks, attributes=_attributes(campaign, sorted(inputs), counts))
+
+
+def _attributes(campaign: CampaignSettings, inputs: list[str], counts: Counter[str]) -> dict[str, str | int | float]:
+    """What tracks say of their making."""
+    return {
         "settings_hash": campaign.settings_hash,
-        "inputs": ", ".join(sorted(inputs)),
+        "inputs": ", ".join(inputs),
         "stormtracks_version": __version__,
         "science_version": SCIENCE_VERSION,
-        "counts": json.dumps(dict(sorted(counts.items()))),
+        "counts": json.dumps(counts),
     }
-    return replace(tracks, attributes=attributes)
 
 
 def _moments(block: Block, season: Season) -> Iterator[Moment]:

@@ -51,7 +51,7 @@ class Series(Protocol):
     """Time steps per block that read whole chunks and stay within some tens of MB."""
 
     def read(self, start: int, stop: int) -> tuple[Field, ...]:
-        """Steps `start` to `stop`: for each quantity one float32 array (stop - start, nlat, nlon), SI, NaN if missing."""
+        """Steps `start` to `stop`: per quantity one float32 array (stop - start, nlat, nlon), SI, NaN if missing."""
 
     def close(self) -> None:
         """Close the files."""

@@ -1,0 +1,87 @@
+"""The contract of a backend: it carries attempts to slots and brings back their outcomes, and decides nothing.
+
+A backend is never asked what is done: that is the manager's to know. The function that a slot runs is handed to the
+backend when it is made. It is called as ``function(year, ensemble_member, task, **arguments)`` and returns a dict of
+plain values (text, numbers, None, and lists and dicts of these); its top-level whole numbers are added up in the
+campaign's summary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome
+
+__all__ = ["Backend", "Running", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Somewhere that work can be sent: a machine of so many slots, each of which takes one assignment at a time."""
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt under way: in which slot of its worker, counted from 1, and for how many seconds so far."""
+
+    attempt: Attempt
+    slot: int
+    seconds: float
+
+
+class Backend(ABC):
+    """Carries attempts. A context manager that closes itself."""
+
+    @abstractmethod
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers that can be used now; later calls may know more, or fewer."""
+
+    @abstractmethod
+    def exchange(
+        self, worker: str, begin: Sequence[Assignment], cancel: Sequence[Attempt], wait: float
+    ) -> list[Outcome]:
+        """Begin assignments, cancel attempts, and bring back what has ended.
+
+        One caller at a time per worker. Each attempt that was begun comes back exactly once: with the task's answer,
+        or as ``failure``, ``timeout`` or ``lost`` with the reason. Attempts beyond the worker's slots wait there.
+
+        Parameters
+        ----------
+        worker : str
+            Name of the worker.
+        begin : sequence of Assignment
+            What to begin.
+        cancel : sequence of Attempt
+            What to end at once; comes back as ``lost``, unless it has ended by itself.
+        wait : float
+            Seconds to wait at most for something to end. It is waited even if nothing runs, so that a loop of calls
+            is a heartbeat.
+
+        Raises
+        ------
+        BackendError
+            If there is no such worker, or it cannot work. All its attempts are lost then.
+        """
+
+    @abstractmethod
+    def running(self, worker: str) -> tuple[Running, ...]:
+        """The attempts under way on a worker, in order of slot; from any thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything that was started, within a bound; may be called again, and from any thread."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,232 @@
+"""A campaign from its settings to its summary: what is to be done, by which backend, and who is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stormtracks.cluster.backends.local import LocalBackend
+from stormtracks.cluster.listener import Change, Listener, Progress, Snapshot, Summary
+from stormtracks.cluster.manager import Manager
+from stormtracks.cluster.pyro_task import GLYPHS, Failure, PyroTaskSchedule, task_name
+from stormtracks.errors import InputError, ResultsError
+from stormtracks.publish import make_folder, publish
+from stormtracks.reanalysis import open_archive
+from stormtracks.results import StormtracksResultsManager
+from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.settings.errors import SettingsError
+from stormtracks.tasks import SCIENCE_VERSION, summary_of
+
+__all__ = ["StatusFile", "describe_status", "read_status", "run_campaign"]
+
+STATUS_FILE = "status.json"
+_SECONDS_BETWEEN_WRITES = 1.0
+
+
+def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: bool = False, resume: str = "") -> Summary:
+    """Run what is still to be done of a campaign.
+
+    Parameters
+    ----------
+    campaign : CampaignSettings
+    listener : Listener
+        Who is told; usually a board.
+    replace : bool
+        Delete results of other settings that lie in the way, instead of refusing.
+    resume : str
+        The command that goes on with this campaign.
+
+    Raises
+    ------
+    SettingsError
+        If the data do not hold the years or members asked for.
+    InputError, ResultsError
+        If the data or the results folder cannot be used at all.
+    """
+    task = task_name(campaign.task)
+    schedule = PyroTaskSchedule(
+        years=campaign.years, members=members_of(campaign), task=task, max_attempts=campaign.run.max_attempts
+    )
+    results = StormtracksResultsManager(campaign.results.root, task)
+    results.claim(campaign.science, campaign.settings_hash, replace=replace)
+    results.clean()
+    with LocalBackend(
+        "stormtracks.tasks:run_task",
+        slots=min(campaign.run.workers, len(schedule)),
+        time_limit=campaign.run.time_limit,
+        memory_limit_gib=campaign.run.memory_limit,
+        arguments={"settings": campaign.model_dump(mode="json")},
+    ) as backend:
+        status = StatusFile(listener, campaign, resume)
+        return Manager(schedule, backend, status, is_finished=_finished_in(results, campaign), resume=resume).run()
+
+
+def members_of(campaign: CampaignSettings) -> tuple[int, ...]:
+    """The members that a campaign is about, as the data number them; checks that the data hold them and its years.
+
+    Raises
+    ------
+    SettingsError
+        If they do not.
+    """
+    archive = open_archive(campaign.data)
+    held_years = archive.years()
+    absent = [year for year in campaign.years if year not in held_years]
+    if absent:
+        raise SettingsError(
+            f"setting 'years': no data for {_listed(absent)} under {campaign.data.root} "
+            f"(layout {campaign.data.layout}), which holds {_listed(held_years) or 'no year at all'}"
+        )
+    held = archive.members()
+    if campaign.members == "all":
+        return tuple(held)
+    if isinstance(campaign.members, int):
+        if campaign.members > len(held):
+            raise SettingsError(f"setting 'members' = {campaign.members}: the data hold only {len(held)}")
+        return tuple(held[: campaign.members])
+    absent = [member for member in campaign.members if member not in held]
+    if absent:
+        raise SettingsError(f"setting 'members': no member {_listed(absent)} in the data, which hold {_listed(held)}")
+    return campaign.members
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (f" ... {numbers[-1]}" if len(numbers) > 10 else "")
+
+
+def _finished_in(
+    results: StormtracksResultsManager, campaign: CampaignSettings
+) -> Callable[[int, int], Mapping[str, Any] | None]:
+    """Tells what a result holds that is intact and would come out the same again; None if there is none."""
+    needed = {"settings_hash": campaign.settings_hash, "science_version": SCIENCE_VERSION}
+
+    def is_finished(year: int, ensemble_member: int) -> Mapping[str, Any] | None:
+        try:
+            tracks = results.get_result(year, ensemble_member)
+        except ResultsError:
+            return None
+        if any(tracks.attributes.get(name) != value for name, value in needed.items()):
+            return None
+        return summary_of(tracks)
+
+    return is_finished
+
+
+class StatusFile:
+    """Passes everything on to another listener, and keeps `status.json` in the results root for `stormtracks status`.
+
+    The file is for people and scripts that look on: nothing is ever decided by it.
+    """
+
+    def __init__(self, listener: Listener, campaign: CampaignSettings, resume: str) -> None:
+        self._listener = listener
+        self._path = campaign.results.root / STATUS_FILE
+        self._known = {
+            "name": campaign.name,
+            "settings_hash": campaign.settings_hash,
+            "resume": resume,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        self._failures: dict[str, list[dict[str, Any]]] = {}
+        self._written_at = float("-inf")
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Write the first status."""
+        self._write(snapshot, "running")
+        self._listener.begin(snapshot)
+
+    def changed(self, change: Change, progress: Progress) -> None:
+        """Remember failures."""
+        key = f"{change.attempt.year} {change.attempt.ensemble_member}"
+        if change.event in ("failure", "timeout"):
+            failure = Failure(change.attempt, change.event, change.worker, change.error)
+            self._failures.setdefault(key, []).append(asdict(failure))
+        elif change.event in ("complete", "found"):
+            self._failures.pop(key, None)
+        self._listener.changed(change, progress)
+
+    def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Write the status again, at most once a second."""
+
+        def seen() -> Snapshot:
+            now = snapshot()
+            if now.seconds - self._written_at >= _SECONDS_BETWEEN_WRITES:
+                self._write(now, "running")
+            return now
+
+        self._listener.refresh(seen)
+
+    def end(self, snapshot: Snapshot, summary: Summary) -> None:
+        """Write the last status."""
+        self._write(snapshot, "complete" if summary.ok else "interrupted" if summary.interrupted else "ended")
+        self._listener.end(snapshot, summary)
+
+    def _write(self, snapshot: Snapshot, state: str) -> None:
+        document = {
+            **self._known,
+            "state": state,
+            "task": snapshot.task,
+            "members": snapshot.members,
+            "years": {str(year): row for year, row in snapshot.rows},
+            "counts": dict(snapshot.counts),
+            "progress": asdict(snapshot.progress),
+            "seconds": snapshot.seconds,
+            "running": [asdict(attempt) for worker in snapshot.workers for attempt, _ in worker.running],
+            "failures": list(self._failures.values()),
+        }
+        make_folder(self._path.parent)
+        publish(self._path, json.dumps(document, indent=1).encode())
+        self._written_at = snapshot.seconds
+
+
+def read_status(root: Path) -> dict[str, Any]:
+    """The status of the campaign in a results root, as `StatusFile` last wrote it.
+
+    A campaign whose manager is gone without a word is told as ``interrupted``.
+
+    Raises
+    ------
+    InputError
+        If there is no campaign.
+    """
+    path = root / STATUS_FILE
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no campaign in {root}: cannot read {path.name}: {error}",
+            remedy="name the folder given as --out (or results.root) when the campaign was run",
+        ) from error
+    if document["state"] == "running" and not _is_alive(document["host"], document["pid"]):
+        document["state"] = "interrupted"
+        document["running"] = []
+        document["years"] = {year: row.replace("W", "-") for year, row in document["years"].items()}
+    return document
+
+
+def describe_status(document: Mapping[str, Any]) -> list[str]:
+    """What `read_status` gives, for people: the board's rows, the failures with their reasons, and the counts."""
+    lines = [f"{document['name']} ({document['task']}): {document['state']}"]
+    lines += [f"{year}: {row}" for year, row in document["years"].items()]
+    for reasons in document["failures"]:
+        attempt = reasons[-1]["attempt"]
+        lines.append(f"{attempt['year']} m{attempt['ensemble_member']:03d} {reasons[-1]['status']}:")
+        lines += [f"  attempt {one['attempt']['number']} on {one['worker']}: {one['reason']}" for one in reasons]
+    if document["state"] in ("interrupted", "ended"):
+        lines.append(f"to go on: {document['resume']}")
+    glyphs = Counter("".join(document["years"].values()))
+    lines.append(", ".join(f"{glyphs[glyph]} {status}" for status, glyph in GLYPHS.items() if glyphs[glyph]))
+    return lines
+
+
+def _is_alive(host: str, pid: int) -> bool:
+    if host != socket.gethostname():
+        return True  # cannot be told from here
+    return Path(f"/proc/{pid}").exists()

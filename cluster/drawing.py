@@ -1,0 +1,214 @@
+"""The board of a terminal, drawn: a pure function from a snapshot to coloured text that fits the room there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from rich.text import Text
+
+from stormtracks.cluster.board import duration, one_line, task_text
+from stormtracks.cluster.listener import Snapshot, WorkerState
+from stormtracks.cluster.pyro_task import GLYPHS
+
+__all__ = ["render"]
+
+_STYLES = {"-": "bright_black", "W": "bold cyan", "+": "green", "F": "bold red", "T": "bold magenta"}
+_FAINT = "bright_black"
+_GROUP = 10
+"""Members between two spaces of a row."""
+_FAILURE_LINES = 3
+
+
+def render(snapshot: Snapshot, width: int, height: int) -> Text:
+    """The board as a text that is at most `width` columns wide and `height` lines high.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What is to be shown.
+    width, height : int
+        Room on the terminal.
+
+    Returns
+    -------
+    rich.text.Text
+    """
+    head = _head(snapshot, width)
+    # The rows of years come first; workers and failures take what a small terminal has left for them.
+    spare = height - len(head)
+    failures = _failure_lines(snapshot)[-_FAILURE_LINES:] if spare >= 12 else []
+    workers = _cut(_worker_lines(snapshot.workers, width), max(1, spare // 4), "more lines of workers")
+    workers = workers if spare >= 6 else []
+    below = [line for block in (workers, failures) if block for line in (Text(), *block)]
+    lines = [*head, *_year_lines(snapshot, width, max(1, spare - len(below))), *below][: max(1, height)]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return Text("\n", no_wrap=True).join(lines)
+
+
+def _head(snapshot: Snapshot, width: int) -> list[Text]:
+    """What it is and how long it runs, how far it is, how fast, and the counts that explain the glyphs."""
+    progress, years = snapshot.progress, [year for year, _ in snapshot.rows]
+    span = f"{years[0]}" if len(years) == 1 else f"{years[0]}-{years[-1]}"
+    name = Text.assemble((snapshot.task, "bold"), f"  {span} x {len(snapshot.members)} members")
+    elapsed = duration(snapshot.seconds)
+    space = width - name.cell_len - len(elapsed)
+    title = Text.assemble(name, " " * space, (elapsed, _FAINT)) if space > 1 else name
+
+    share = progress.finished / progress.total
+    numbers = f"  {progress.finished} of {progress.total}  {100 * share:.0f} %"
+    bar = _bar(snapshot.counts, progress.total, max(10, width - len(numbers)))
+    pace = "" if progress.per_minute is None else f"{_rate(progress.per_minute)} tasks/min"
+    left = "" if progress.seconds_left is None or share == 1 else f"ETA {duration(progress.seconds_left)}"
+    counts = _counts_text(snapshot.counts, names=True)
+    if counts.cell_len > width:
+        counts = _counts_text(snapshot.counts, names=False)
+    timing = "   ".join(part for part in (pace, left) if part) or "pace and ETA after the first task"
+    return [title, Text.assemble(bar, (numbers, "bold")), Text(timing), counts, Text()]
+
+
+def _counts_text(counts: Mapping[str, int], *, names: bool) -> Text:
+    return Text("   " if names else "  ").join(
+        Text.assemble((glyph, _STYLES[glyph]), f" {counts[status]}", (f" {status}" if names else "", _FAINT))
+        for status, glyph in GLYPHS.items()
+    )
+
+
+def _bar(counts: Mapping[str, int], total: int, width: int) -> Text:
+    """One stroke per share of the tasks, coloured by status; a status that occurs has at least one stroke."""
+    bar = Text()
+    for status in ("complete", "failure", "timeout", "working"):
+        if counts[status]:
+            strokes = max(1, width * counts[status] // total)
+            bar.append("━" * min(strokes, width - len(bar)), _STYLES[GLYPHS[status]])
+    return bar.append("━" * (width - len(bar)), _STYLES["-"])
+
+
+def _worker_lines(workers: Sequence[WorkerState], width: int) -> list[Text]:
+    """Each worker with its attempts, the oldest first, on as many lines as they need."""
+    indent = 2 + max((len(state.worker.name) for state in workers), default=0)
+    lines = []
+    for state in workers:
+        line = Text(state.worker.name.ljust(indent), style="bold")
+        if not state.running:
+            line.append("idle", _FAINT)
+        for attempt, seconds in sorted(state.running, key=lambda item: -item[1]):
+            again = f" attempt {attempt.number}" if attempt.number > 1 else ""
+            cell = Text.assemble(
+                (task_text(attempt), "not bold"), (f"{again} {_age(seconds)}   ", f"not bold {_FAINT}")
+            )
+            if line.cell_len > indent and line.cell_len + cell.cell_len > width:
+                lines.append(line)
+                line = Text(" " * indent)
+            line.append_text(cell)
+        lines.append(line)
+    return lines
+
+
+def _failure_lines(snapshot: Snapshot) -> list[Text]:
+    lines = []
+    for failure in snapshot.last_failures:
+        glyph = GLYPHS[failure.status]
+        attempt = f"{task_text(failure.attempt)} attempt {failure.attempt.number}"
+        lines.append(Text.assemble((glyph, _STYLES[glyph]), f" {attempt} ", (one_line(failure.reason), _FAINT)))
+    return lines
+
+
+def _cut(lines: list[Text], room: int, rest: str) -> list[Text]:
+    if len(lines) <= room:
+        return lines
+    return [*lines[: room - 1], Text(f"... {len(lines) - room + 1} {rest}", style=_FAINT)]
+
+
+# --- rows of years
+
+_FOLDS: tuple[tuple[str, ...], ...] = ((), ("+",), ("+", "-"), ("+FT", "-"))
+"""What may fold, tried in this order: runs of years of which every task has one of these glyphs."""
+
+
+def _year_lines(snapshot: Snapshot, width: int, room: int) -> list[Text]:
+    """The rows of all years in at most `room` lines: in full if they fit, else folded as little as is needed."""
+    for foldable in _FOLDS:
+        lines = list(_fold(snapshot.rows, foldable, width, whole=True))
+        if len(lines) <= room:
+            ruler = _ruler(snapshot, width) if len(lines) < room else []
+            return [*ruler, *lines]
+    return _cut(list(_fold(snapshot.rows, _FOLDS[-1], width, whole=False)), room, "more lines of years")
+
+
+def _fold(rows: Sequence[tuple[int, str]], foldable: Sequence[str], width: int, *, whole: bool) -> Iterator[Text]:
+    """One line for each run of foldable years; the others as rows, or if not `whole` as counts where a row is long."""
+
+    def kind(item: tuple[int, str]) -> str | int:
+        year, row = item
+        return next((glyphs for glyphs in foldable if set(row) <= set(glyphs)), year)
+
+    for what, run in groupby(rows, key=kind):
+        years = list(run)
+        if isinstance(what, str) and len(years) > 1:
+            yield _folded_line(years)
+            continue
+        for year, row in years:
+            lines = _row_lines(year, row, width)
+            yield from lines if whole or len(lines) == 1 else [_counts_line(str(year), Counter(row))]
+
+
+def _row_lines(year: int, row: str, width: int) -> list[Text]:
+    """A year and its glyphs, in groups of ten where there is room for it, on as many lines as it needs."""
+    label = f"{year}  "
+    room = max(1, width - len(label))
+    per_line = _groups_per_line(len(row), room)
+    step, group = (per_line * _GROUP, _GROUP) if per_line else (room, room)
+    lines = []
+    for start in range(0, len(row), step):
+        line = Text(label if start == 0 else " " * len(label))
+        for at in range(start, min(start + step, len(row)), group):
+            line.append(" " if at > start else "")
+            for glyph, run in groupby(row[at : min(at + group, start + step)]):
+                line.append("".join(run), _STYLES[glyph])
+        lines.append(line)
+    return lines
+
+
+def _groups_per_line(members: int, room: int) -> int:
+    """Groups of ten that go on a line; 0 if a row is not to be grouped, as it fits only without the spaces."""
+    groups = (room + 1) // (_GROUP + 1)
+    return 0 if groups * _GROUP < members <= room else groups
+
+
+def _ruler(snapshot: Snapshot, width: int) -> list[Text]:
+    """The member at the start of each group, above rows that take one line each."""
+    indent = len(f"{snapshot.rows[0][0]}  ")
+    members = snapshot.members
+    if _groups_per_line(len(members), max(1, width - indent)) * _GROUP < len(members):
+        return []
+    starts = "".join(f"{member:<{_GROUP + 1}}" for member in members[::_GROUP])
+    return [Text(" " * indent + starts.rstrip(), style=_FAINT)]
+
+
+def _folded_line(years: Sequence[tuple[int, str]]) -> Text:
+    label = f"{years[0][0]}-{years[-1][0]}"
+    counts = Counter("".join(row for _, row in years))
+    if len(counts) > 1:
+        return _counts_line(f"{label}: {len(years)} years", counts)
+    glyph = next(iter(counts))
+    status = next(status for status, sign in GLYPHS.items() if sign == glyph)
+    return Text.assemble(f"{label}: {len(years)} years ", (status, _STYLES[glyph]))
+
+
+def _counts_line(label: str, counts: Counter[str]) -> Text:
+    line = Text(label)
+    for glyph in GLYPHS.values():
+        if counts[glyph]:
+            line.append("  ").append(glyph, _STYLES[glyph]).append(f" {counts[glyph]}")
+    return line
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else duration(seconds)
+
+
+def _rate(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.2g}"

@@ -1,0 +1,268 @@
+"""The command line: the one place that knows both science and cluster, and imports either only when a command asks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stormtracks import __version__
+from stormtracks.errors import StormtracksError
+
+__all__ = ["main"]
+
+COMPLETE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status.
+
+    0: all complete; 1: a task failed or timed out, or input could not be used; 2: usage or settings are wrong;
+    130: stopped by Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read the output has gone. Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        status = _status_of(error)
+        print(f"stormtracks: {error}", file=sys.stderr)
+        return status
+
+
+def _status_of(error: Exception) -> int:
+    """The exit status for an error that users can mend; any other is raised again with its traceback."""
+    from stormtracks.settings.errors import SettingsError
+
+    if isinstance(error, SettingsError):
+        return USAGE
+    if isinstance(error, StormtracksError):
+        return FAILED
+    if "stormtracks.cluster.errors" in sys.modules:
+        from stormtracks.cluster.errors import ClusterError
+
+        if isinstance(error, ClusterError):
+            return USAGE
+    raise error
+
+
+# --- what can be typed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stormtracks", description="Find and follow cyclones in every member of an ensemble."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_run(commands)
+    _add_status(commands)
+    _add_track(commands)
+    _add_settings(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser("demo", help="track a small synthetic ensemble and compare with its known storms")
+    demo.add_argument("--out", type=Path, default=Path("stormtracks-demo"), metavar="DIR", help="default: %(default)s")
+    demo.add_argument("--years", default="2001-2002", help="first and last year; default: %(default)s")
+    demo.add_argument("--members", type=_count, default=6, metavar="N", help="ensemble members; default: %(default)s")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random; default: %(default)s")
+    _add_run_options(demo)
+    demo.set_defaults(command=_demo)
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser("run", help="run a campaign, or what is left of it")
+    run.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (results.root)")
+    run.add_argument("--backend", choices=["local"], help="what carries the work (run.backend)")
+    _add_run_options(run)
+    run.set_defaults(command=_run)
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=_count, metavar="N", help="worker processes (run.workers)")
+    command.add_argument("--replace", action="store_true", help="delete results of other settings that lie in the way")
+    board = command.add_mutually_exclusive_group()
+    board.add_argument("--quiet", action="store_true", help="only failures, and the summary at the end")
+    board.add_argument("--json", action="store_true", help="one JSON object per change")
+
+
+def _add_status(commands: Any) -> None:
+    status = commands.add_parser("status", help="how far the campaign in a results folder is")
+    status.add_argument("out", type=Path, metavar="DIR", help="the folder given as --out, or results.root")
+    status.add_argument("--json", action="store_true", help="as one JSON object")
+    status.set_defaults(command=_status)
+
+
+def _add_track(commands: Any) -> None:
+    track = commands.add_parser("track", help="track the storms in CF NetCDF files")
+    track.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    field = track.add_mutually_exclusive_group(required=True)
+    field.add_argument("--variable", metavar="NAME", help="variable to follow")
+    field.add_argument("--wind", type=_pair, metavar="U,V", help="eastward and northward wind, to follow its vorticity")
+    track.add_argument("--level", metavar="HPA", help="pressure level, where the files have several")
+    track.add_argument("--member", type=int, metavar="N", help="ensemble member; all if not given")
+    track.add_argument("--mode", choices=["max", "min"], help="default: minima of pressure, maxima of all else")
+    track.add_argument("--threshold", metavar="X", help="SI units, or none; default: 4e-5 for vorticity, else none")
+    track.add_argument("--method", choices=["nearest", "assignment"], help="how to link; default: nearest")
+    track.add_argument("--min-points", metavar="N", help="shortest track kept; default: 6")
+    track.add_argument("--max-speed", metavar="M/S", help="fastest a storm may travel; default: 40")
+    track.add_argument("--merge-km", metavar="KM", help="the weaker of a closer pair is absorbed; default: 0")
+    track.add_argument("--max-gap", metavar="N", help="time steps a storm may go unseen; default: 0")
+    track.add_argument("--gaps", choices=["error", "cut"], help="gaps in time; default: error")
+    track.add_argument("--missing", choices=["error", "mask"], help="missing values; default: error")
+    track.add_argument("-o", "--output", type=Path, default=Path("tracks.nc"), help="default: %(default)s")
+    track.set_defaults(command=_track)
+
+
+def _add_settings(commands: Any) -> None:
+    settings = commands.add_parser("settings", help="show every setting of a campaign, or the defaults")
+    settings.add_argument("campaign", type=Path, nargs="?", metavar="CAMPAIGN.toml")
+    settings.add_argument("--origin", action="store_true", help="say where each value came from")
+    settings.set_defaults(command=_settings)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    names = text.split(",")
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two names joined by a comma, such as u850,v850")
+    return names[0], names[1]
+
+
+# --- what is then done
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from stormtracks.settings.load import load_settings
+
+    given = {"results.root": arguments.out, "run.backend": arguments.backend, "run.workers": arguments.workers}
+    loaded = load_settings(arguments.campaign, command_line=_without_none(given))
+    resume = ["stormtracks", "run", str(arguments.campaign)]
+    if arguments.out:
+        resume += ["--out", str(arguments.out)]
+    return _run_campaign(loaded.campaign, arguments, resume)
+
+
+def _run_campaign(campaign: Any, arguments: argparse.Namespace, resume: list[str]) -> int:
+    from stormtracks.cluster.board import make_board
+    from stormtracks.cluster.campaign import run_campaign
+
+    board = make_board("json" if arguments.json else "quiet" if arguments.quiet else "auto", sys.stdout)
+    summary = run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume))
+    if summary.interrupted:
+        return INTERRUPTED
+    return COMPLETE if summary.ok else FAILED
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from stormtracks.demo import Demonstration, describe
+    from stormtracks.settings.campaign import parse_numbers
+    from stormtracks.settings.errors import SettingsError
+    from stormtracks.settings.load import load_settings
+
+    try:
+        years = parse_numbers(arguments.years)
+    except ValueError as error:
+        raise SettingsError(f"--years: {error}") from error
+    demonstration = Demonstration(arguments.out, years[0], years[-1], arguments.members, arguments.seed)
+    say = _silent if arguments.json else print
+    say(f"writing {arguments.members} members of synthetic storms to {arguments.out / 'data'} ...", flush=True)
+    if not demonstration.write_input(replace=arguments.replace):
+        say("they are there already", flush=True)
+    loaded = load_settings(
+        demonstration.campaign_file, command_line=_without_none({"run.workers": arguments.workers}), environment={}
+    )
+    resume = ["stormtracks", "demo", "--out", str(arguments.out), "--years", arguments.years]
+    resume += ["--members", str(arguments.members), "--seed", str(arguments.seed)]
+    status = _run_campaign(loaded.campaign, arguments, resume)
+    if status == COMPLETE:
+        say(describe(demonstration.verify(loaded.campaign)))
+        say(f"map: {demonstration.draw_map(loaded.campaign)}")
+    return status
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.campaign import describe_status, read_status
+
+    document = read_status(arguments.out)
+    if arguments.json:
+        print(json.dumps(document))
+    else:
+        print("\n".join(describe_status(document)))
+    return COMPLETE
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from stormtracks.settings.load import load_settings
+    from stormtracks.tasks import summary_of, track_file
+    from stormtracks.tracks import write_tracks
+
+    given = {
+        "data.layout": "cf",
+        "data.level": arguments.level,
+        "data.gaps": arguments.gaps,
+        "data.missing": arguments.missing,
+        "detection.mode": arguments.mode,
+        "detection.threshold": arguments.threshold,
+        "detection.merge_km": arguments.merge_km,
+        "tracking.method": arguments.method,
+        "tracking.min_points": arguments.min_points,
+        "tracking.max_speed": arguments.max_speed,
+        "tracking.max_gap": arguments.max_gap,
+    }
+    campaign = load_settings(command_line=_without_none(given)).campaign
+    tracks = track_file(
+        arguments.files,
+        variable=arguments.variable,
+        wind=arguments.wind,
+        member=arguments.member,
+        data=campaign.data,
+        detection=campaign.detection,
+        tracking=campaign.tracking,
+    )
+    write_tracks(arguments.output, tracks)
+    for name, count in summary_of(tracks).items():
+        if name not in ("tracks", "points"):
+            print(f"{name}: {count}")
+    print(f"{len(tracks)} tracks of {len(tracks.time)} points written to {arguments.output}")
+    return COMPLETE
+
+
+def _settings(arguments: argparse.Namespace) -> int:
+    from stormtracks.settings.load import describe_settings, load_settings
+
+    print("\n".join(describe_settings(load_settings(arguments.campaign), origin=arguments.origin)))
+    return COMPLETE
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Print nothing."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
