@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from stormtracks.settings.errors import SettingsError
 from stormtracks.tasks import SCIENCE_VERSION, summary_of
 
 __all__ = ["StatusFile", "describe_status", "read_status", "run_campaign"]
+
+logger = logging.getLogger(__name__)
 
 STATUS_FILE = "status.json"
 _SECONDS_BETWEEN_WRITES = 1.0
@@ -50,9 +53,8 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
         If the data or the results folder cannot be used at all.
     """
     task = task_name(campaign.task)
-    schedule = PyroTaskSchedule(
-        years=campaign.years, members=members_of(campaign), task=task, max_attempts=campaign.run.max_attempts
-    )
+    years, members = years_and_members(campaign)
+    schedule = PyroTaskSchedule(years=years, members=members, task=task, max_attempts=campaign.run.max_attempts)
     results = StormtracksResultsManager(campaign.results.root, task)
     results.claim(campaign.science, campaign.settings_hash, replace=replace)
     results.clean()
@@ -67,36 +69,35 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
         return Manager(schedule, backend, status, is_finished=_finished_in(results, campaign), resume=resume).run()
 
 
-def members_of(campaign: CampaignSettings) -> tuple[int, ...]:
-    """The members that a campaign is about, as the data number them; checks that the data hold them and its years.
+def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The years and members that a campaign is about, the members as the data number them.
 
     Raises
     ------
     SettingsError
-        If they do not.
+        If the data do not hold them.
     """
     archive = open_archive(campaign.data)
-    held_years = archive.years()
-    absent = [year for year in campaign.years if year not in held_years]
-    if absent:
-        raise SettingsError(
-            f"setting 'years': no data for {_listed(absent)} under {campaign.data.root} "
-            f"(layout {campaign.data.layout}), which holds {_listed(held_years) or 'no year at all'}"
-        )
-    held = archive.members()
-    if campaign.members == "all":
-        return tuple(held)
+    years, members = tuple(archive.years()), tuple(archive.members())
+    where = f"under {campaign.data.root} (layout {campaign.data.layout})"
+    if not years:
+        raise SettingsError(f"setting 'data.root': no data of {', '.join(campaign.data.variables)} {where}")
+    if campaign.years != "all":
+        if absent := sorted(set(campaign.years) - set(years)):
+            raise SettingsError(f"setting 'years': no data for {_listed(absent)} {where}, which holds {_listed(years)}")
+        years = campaign.years
     if isinstance(campaign.members, int):
-        if campaign.members > len(held):
-            raise SettingsError(f"setting 'members' = {campaign.members}: the data hold only {len(held)}")
-        return tuple(held[: campaign.members])
-    absent = [member for member in campaign.members if member not in held]
-    if absent:
-        raise SettingsError(f"setting 'members': no member {_listed(absent)} in the data, which hold {_listed(held)}")
-    return campaign.members
+        if campaign.members > len(members):
+            raise SettingsError(f"setting 'members' = {campaign.members}: there are only {len(members)} {where}")
+        members = members[: campaign.members]
+    elif campaign.members != "all":
+        if absent := sorted(set(campaign.members) - set(members)):
+            raise SettingsError(f"setting 'members': no {_listed(absent)} {where}, which holds {_listed(members)}")
+        members = campaign.members
+    return years, members
 
 
-def _listed(numbers: list[int]) -> str:
+def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + (f" ... {numbers[-1]}" if len(numbers) > 10 else "")
 
 
@@ -139,7 +140,7 @@ class StatusFile:
 
     def begin(self, snapshot: Snapshot) -> None:
         """Write the first status."""
-        self._write(snapshot, "running")
+        self._write(snapshot, "starting")
         self._listener.begin(snapshot)
 
     def changed(self, change: Change, progress: Progress) -> None:
@@ -181,9 +182,15 @@ class StatusFile:
             "running": [asdict(attempt) for worker in snapshot.workers for attempt, _ in worker.running],
             "failures": list(self._failures.values()),
         }
-        make_folder(self._path.parent)
-        publish(self._path, json.dumps(document, indent=1).encode())
         self._written_at = snapshot.seconds
+        try:
+            make_folder(self._path.parent)
+            publish(self._path, json.dumps(document, indent=1).encode())
+        except ResultsError:
+            # A disk that fills up while tasks run fails those tasks, with that reason; it must not end the campaign.
+            if state == "starting":
+                raise
+            logger.warning("status not written", exc_info=True)
 
 
 def read_status(root: Path) -> dict[str, Any]:
@@ -204,7 +211,7 @@ def read_status(root: Path) -> dict[str, Any]:
             f"no campaign in {root}: cannot read {path.name}: {error}",
             remedy="name the folder given as --out (or results.root) when the campaign was run",
         ) from error
-    if document["state"] == "running" and not _is_alive(document["host"], document["pid"]):
+    if document["state"] in ("starting", "running") and not _is_alive(document["host"], document["pid"]):
         document["state"] = "interrupted"
         document["running"] = []
         document["years"] = {year: row.replace("W", "-") for year, row in document["years"].items()}

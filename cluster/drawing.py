@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.text import Text
@@ -130,29 +129,48 @@ _FOLDS: tuple[tuple[str, ...], ...] = ((), ("+",), ("+", "-"), ("+FT", "-"))
 
 def _year_lines(snapshot: Snapshot, width: int, room: int) -> list[Text]:
     """The rows of all years in at most `room` lines: in full if they fit, else folded as little as is needed."""
+    lines_per_row = len(_row_lines(*snapshot.rows[0], width))
     for foldable in _FOLDS:
-        lines = list(_fold(snapshot.rows, foldable, width, whole=True))
-        if len(lines) <= room:
-            ruler = _ruler(snapshot, width) if len(lines) < room else []
-            return [*ruler, *lines]
-    return _cut(list(_fold(snapshot.rows, _FOLDS[-1], width, whole=False)), room, "more lines of years")
+        runs = _runs(snapshot.rows, foldable)
+        needed = sum(1 if len(run) > 1 else lines_per_row for run in runs)
+        if needed <= room:
+            ruler = _ruler(snapshot, width) if needed < room else []
+            return [*ruler, *(line for run in runs for line in _run_lines(run, width, counts=False))]
+    # Every run takes one line now.
+    shown = runs if len(runs) <= room else runs[: room - 1]
+    lines = [line for run in shown for line in _run_lines(run, width, counts=lines_per_row > 1)]
+    rest = sum(map(len, runs[len(shown) :]))
+    return [*lines, Text(f"... {rest} more years", style=_FAINT)] if rest else lines
 
 
-def _fold(rows: Sequence[tuple[int, str]], foldable: Sequence[str], width: int, *, whole: bool) -> Iterator[Text]:
-    """One line for each run of foldable years; the others as rows, or if not `whole` as counts where a row is long."""
+def _runs(rows: Sequence[tuple[int, str]], foldable: Sequence[str]) -> list[list[tuple[int, str]]]:
+    """Neighbouring years that fold into one line, and every other year by itself."""
 
     def kind(item: tuple[int, str]) -> str | int:
         year, row = item
-        return next((glyphs for glyphs in foldable if set(row) <= set(glyphs)), year)
+        return next((glyphs for glyphs in foldable if not row.strip(glyphs)), year)
 
-    for what, run in groupby(rows, key=kind):
-        years = list(run)
-        if isinstance(what, str) and len(years) > 1:
-            yield _folded_line(years)
-            continue
-        for year, row in years:
-            lines = _row_lines(year, row, width)
-            yield from lines if whole or len(lines) == 1 else [_counts_line(str(year), Counter(row))]
+    return [list(run) for _, run in groupby(rows, key=kind)]
+
+
+def _run_lines(run: Sequence[tuple[int, str]], width: int, *, counts: bool) -> list[Text]:
+    """One line for several years; a single year as its row, or as `counts` of its tasks."""
+    (year, row), last = run[0], run[-1][0]
+    if len(run) == 1:
+        return [_counts_line(str(year), row)] if counts else _row_lines(year, row, width)
+    label, tasks = f"{year}-{last}: {len(run)} years", "".join(row for _, row in run)
+    for status, glyph in GLYPHS.items():
+        if not tasks.strip(glyph):
+            return [Text.assemble(f"{label} ", (status, _STYLES[glyph]))]
+    return [_counts_line(label, tasks)]
+
+
+def _counts_line(label: str, row: str) -> Text:
+    line = Text(label)
+    for glyph in GLYPHS.values():
+        if count := row.count(glyph):
+            line.append("  ").append(glyph, _STYLES[glyph]).append(f" {count}")
+    return line
 
 
 def _row_lines(year: int, row: str, width: int) -> list[Text]:
@@ -186,24 +204,6 @@ def _ruler(snapshot: Snapshot, width: int) -> list[Text]:
         return []
     starts = "".join(f"{member:<{_GROUP + 1}}" for member in members[::_GROUP])
     return [Text(" " * indent + starts.rstrip(), style=_FAINT)]
-
-
-def _folded_line(years: Sequence[tuple[int, str]]) -> Text:
-    label = f"{years[0][0]}-{years[-1][0]}"
-    counts = Counter("".join(row for _, row in years))
-    if len(counts) > 1:
-        return _counts_line(f"{label}: {len(years)} years", counts)
-    glyph = next(iter(counts))
-    status = next(status for status, sign in GLYPHS.items() if sign == glyph)
-    return Text.assemble(f"{label}: {len(years)} years ", (status, _STYLES[glyph]))
-
-
-def _counts_line(label: str, counts: Counter[str]) -> Text:
-    line = Text(label)
-    for glyph in GLYPHS.values():
-        if counts[glyph]:
-            line.append("  ").append(glyph, _STYLES[glyph]).append(f" {counts[glyph]}")
-    return line
 
 
 def _age(seconds: float) -> str:

@@ -99,6 +99,10 @@ def parse_numbers(value: Any) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def _parse_years(value: Any) -> Any:
+    return value if value == "all" else parse_numbers(value)
+
+
 def _parse_members(value: Any) -> Any:
     # A bare whole number is a count; a range or a list names members as the data number them.
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool)):
@@ -108,7 +112,7 @@ def _parse_members(value: Any) -> Any:
     return parse_numbers(value)
 
 
-Years = Annotated[tuple[int, ...], BeforeValidator(parse_numbers)]
+Years = Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_parse_years)]
 Members = Annotated[Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)]
 
 
@@ -212,7 +216,7 @@ class CampaignSettings(_Model):
 
     name: str = Field(default="campaign", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the campaign")
     task: str = Field(default="vort_track", description="what is done for each year and member")
-    years: Years = Field(default=(2000,), description="years, such as 2000-2012, 2005 or a list")
+    years: Years = Field(default="all", description="years, such as 2000-2012, 2005 or a list, or all the data hold")
     members: Members = Field(
         default="all", description="how many members, a range or list of them, or all the data hold"
     )

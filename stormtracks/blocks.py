@@ -68,7 +68,9 @@ def read_blocks(
     InputError
         If a gap in time or missing values are met that the settings do not allow, or files overlap in time.
     """
-    last, last_step = None, None
+    last: int | None = None
+    last_step: int | None = None
+    last_inputs: tuple[str, ...] = ()
     years = iter(years)
     first_year = next(years)
     start_at = _warm_up_starts(archive, member, warm_up, first_year)
@@ -77,13 +79,13 @@ def read_blocks(
             seconds = series.times.seconds
             step = int(np.diff(seconds).min()) if len(seconds) > 1 else last_step
             cut = _cuts(series, data, step)
-            cut[0] = _breaks_between(last, series, min(filter(None, (step, last_step)), default=None))
+            cut[0] = _breaks_between(last, last_inputs, series, min(filter(None, (step, last_step)), default=None))
             cut |= _stream_breaks(series.times, data.breaks, last)
             first = start_at.get(year, 0)
             cut[first] |= last is None
             for start in range(first, len(seconds), series.block_steps):
                 yield _block(series, data, slice(start, min(start + series.block_steps, len(seconds))), cut)
-            last, last_step = int(seconds[-1]), step
+            last, last_step, last_inputs = int(seconds[-1]), step, series.inputs
 
 
 def _warm_up_starts(archive: Archive, member: int, steps: int, year: int) -> dict[int, int]:
@@ -116,7 +118,7 @@ def _cuts(series: Series, data: DataSettings, step: int | None) -> BoolArray:
     cut[1:] = np.diff(seconds) > step
     inside = np.setdiff1d(np.flatnonzero(cut), series.file_starts)
     if len(inside) and data.gaps == "error":
-        before, after = (series.times[i : i + 1].dates()[0] for i in (int(inside[0]) - 1, int(inside[0])))
+        before, after = series.times.date(int(inside[0]) - 1), series.times.date(int(inside[0]))
         raise InputError(
             f"a gap in time in {', '.join(series.inputs)}: after {before} comes {after}, "
             f"where the step is {step / 3600:g} hours ({len(inside)} such gaps)",
@@ -125,14 +127,14 @@ def _cuts(series: Series, data: DataSettings, step: int | None) -> BoolArray:
     return cut
 
 
-def _breaks_between(last: int | None, series: Series, step: int | None) -> bool:
+def _breaks_between(last: int | None, last_inputs: tuple[str, ...], series: Series, step: int | None) -> bool:
     """Whether a series does not go on where the one before it ended."""
     if last is None:
         return True
     ahead = int(series.times.seconds[0]) - last
     if ahead <= 0:
         raise InputError(
-            f"{', '.join(series.inputs)} begins at {series.times[:1].dates()[0]}, before the year before it ends",
+            f"{', '.join(series.inputs)} begins at {series.times.date(0)}, before {', '.join(last_inputs)} ends",
             remedy="remove the time steps that two files share",
         )
     return step is None or ahead > step

@@ -22,8 +22,8 @@ COMPLETE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0: all complete; 1: a task failed or timed out, or input could not be used; 2: usage or settings are wrong;
-    130: stopped by Ctrl-C.
+    0: all complete; 1: a task failed or timed out, or a file could not be used; 2: usage or settings are wrong, or
+    the campaign could not start; 130: stopped by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -169,7 +169,12 @@ def _run_campaign(campaign: Any, arguments: argparse.Namespace, resume: list[str
     from stormtracks.cluster.campaign import run_campaign
 
     board = make_board("json" if arguments.json else "quiet" if arguments.quiet else "auto", sys.stdout)
-    summary = run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume))
+    try:
+        summary = run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume))
+    except StormtracksError as error:
+        # Tasks that fail are told in the summary: what comes here kept the campaign from starting.
+        print(f"stormtracks: {error}", file=sys.stderr)
+        return USAGE
     if summary.interrupted:
         return INTERRUPTED
     return COMPLETE if summary.ok else FAILED

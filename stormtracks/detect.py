@@ -224,7 +224,7 @@ def check_missing(block: tuple[Field, ...], source: tuple[Quantity, ...], times:
         if policy == "error":
             step = int(np.flatnonzero(missing.any(axis=(1, 2)))[0])
             raise InputError(
-                f"variable {quantity.name!r} has {int(missing[step].sum())} missing values at {times.dates()[step]}",
+                f"variable {quantity.name!r} has {int(missing[step].sum())} missing values at {times.date(step)}",
                 remedy='mend the data, or set missing = "mask" under [data]: no centre is then sought beside them',
             )
         empty |= missing.all(axis=(1, 2))

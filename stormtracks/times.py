@@ -53,7 +53,7 @@ class TimeAxis:
         if len(self) == 0:
             return np.empty(0, dtype=np.int64)
         ends = np.array([self.seconds.min(), self.seconds.max()])
-        first, last = (date.year for date in TimeAxis(ends, self.calendar).dates())
+        first, last = (int(date.year) for date in TimeAxis(ends, self.calendar).dates())
         starts = [seconds_of(self.calendar, year) for year in range(first + 1, last + 1)]
         return first + np.searchsorted(np.array(starts, dtype=np.int64), self.seconds, side="right")
 

@@ -272,8 +272,8 @@ def opened(path: Path) -> Iterator[netCDF4.Dataset]:
             yield dataset
     except FileNotFoundError as error:
         raise ResultNotFoundError(f"there is no file {path}", remedy="correct the path") from error
-    except (OSError, RuntimeError, UnicodeError) as error:
-        # The netCDF library reports a broken file as any of these.
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError, MemoryError) as error:
+        # What is read of a damaged file may be anything, and the netCDF library reports it as any of these.
         raise ResultsError(f"{path} is truncated, damaged or not a NetCDF file: {error}", remedy=_REMEDY) from error
 
 

@@ -379,7 +379,9 @@ class _Child:
         text = os.pread(self._log.fileno(), LONGEST_REASON, max(size - LONGEST_REASON, 0)).decode(errors="replace")
         frames = re.findall(r'^  File "(.+)", line (\d+) in (\S+)', text, re.MULTILINE)
         if frames:
-            return " in " + " < ".join(f"{Path(path).name}:{line} {name}" for path, line, name in frames[:3])
+            return " in " + " < ".join(
+                f"{'/'.join(Path(path).parts[-2:])}:{line} {name}" for path, line, name in frames[:3]
+            )
         return f": {text.split(chr(10))[-1]}" if (text := text.strip()) else ""
 
 

@@ -66,7 +66,7 @@ class Archive(ABC):
 
     @abstractmethod
     def members(self) -> list[int]:
-        """The ensemble members, as the data number them, ascending."""
+        """The ensemble members, as the data number them, ascending; 1 alone where the data know none."""
 
     @abstractmethod
     def has_year(self, year: int, member: int) -> bool:

@@ -69,7 +69,7 @@ def _open(path: Path) -> netCDF4.Dataset:
         start = stream.read(4)
     try:
         return netCDF4.Dataset(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if start in (b"\x89HDF", b"CDF\1", b"CDF\2", b"CDF\5"):
             raise InputError(f"{path} cannot be opened: {error}", remedy=_DAMAGED) from error
         raise InputError(

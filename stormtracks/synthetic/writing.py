@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import netCDF4
 import numpy as np
 
-from stormtracks.errors import InputError
+from stormtracks.errors import InputError, ResultsError
 from stormtracks.reanalysis.archive import Field
 from stormtracks.synthetic.ensemble import SyntheticEnsemble
 from stormtracks.times import TimeAxis, seconds_of
@@ -106,6 +106,8 @@ def write(
     ------
     InputError
         If a variable is unknown, or the ensemble does not go with the layout.
+    ResultsError
+        If a file cannot be written; the files of its year are not there then, whole or in part.
     """
     _check(ensemble, layout, member_axis)
     folder = Path(root)
@@ -179,9 +181,9 @@ def _new_file(
     plan: _Plan, ensemble: SyntheticEnsemble, times: TimeAxis, layout: Layout, *, packed: bool
 ) -> Iterator[netCDF4.Variable[Any]]:
     """The variable of a new file, to be filled; the file takes its name when it is complete."""
-    plan.path.parent.mkdir(parents=True, exist_ok=True)
     part = plan.path.with_name(f".{plan.path.name}.part")
     try:
+        plan.path.parent.mkdir(parents=True, exist_ok=True)
         with netCDF4.Dataset(part, "w", format="NETCDF4") as dataset:
             dataset.title = f"Synthetic storms of known truth, seed {ensemble.seed}"
             if layout == "cf":
@@ -189,8 +191,13 @@ def _new_file(
             dimensions = _add_axes(dataset, plan, ensemble, times, layout)
             yield _add_variable(dataset, plan.variable, dimensions, layout, packed=packed)
         part.replace(plan.path)
+    except (OSError, RuntimeError) as error:  # the NetCDF library reports a full disk as a RuntimeError
+        raise ResultsError(
+            f"{plan.path} cannot be written: {error}", remedy="free some space, or choose another folder"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
 
 
 def _add_axes(

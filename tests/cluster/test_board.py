@@ -133,7 +133,9 @@ def test_what_does_not_fit_is_counted() -> None:
     lines = shown(snapshot(rows, workers=many), 80, 40)
     assert len(lines) <= 40
     assert re.fullmatch(r"\.\.\. \d+ more lines of workers", next(line for line in lines if "of workers" in line))
-    assert re.fullmatch(r"\.\.\. \d+ more lines of years", next(line for line in lines if "of years" in line))
+    (rest,) = (re.fullmatch(r"\.\.\. (\d+) more years", line) for line in lines if "more years" in line)
+    assert rest is not None
+    assert int(rest[1]) + sum(bool(re.match(r"(18|19|20)\d\d  ", line)) for line in lines) == 120
 
 
 ROWS = st.integers(1, 1000).flatmap(

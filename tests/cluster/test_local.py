@@ -62,7 +62,7 @@ def poll_until(condition: Callable[[], bool], what: str) -> None:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -114,8 +114,8 @@ def test_children_compute_with_one_thread_and_leave_interrupts_to_the_parent() -
         ("unsendable", "TypeError: Object of type lock is not JSON serializable"),
         ("huge", "ValueError: the task returned 50012 bytes, more than 16000; leave data in files"),
         ("no_dict", "TypeError: the task returned int, not a dict"),
-        ("segfault", "its process was ended by SIGSEGV (signal 11) in __init__.py:"),
-        ("segfault", "toy_tasks.py:"),
+        ("segfault", "its process was ended by SIGSEGV (signal 11) in ctypes/__init__.py:"),
+        ("segfault", "< cluster/toy_tasks.py:"),
         ("exit_3", "its process ended with exit status 3 before it answered: libfoo: assertion failed"),
         ("exit_0", "its process ended with exit status 0 before it answered"),
         ("killed", "its process was ended by SIGKILL (signal 9), as the kernel does when memory runs out"),

@@ -269,11 +269,12 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("ab"))
     def hand_out(self, worker: str) -> None:
-        expected = (self.outstanding() or self.retries or [None])[0]
+        candidates = self.outstanding() or self.retries
         assignment = self.schedule.next_assignment(worker)
-        if expected is None:
+        if not candidates:
             assert assignment == ()
             return
+        expected = candidates[0]
         self.made[expected] += 1
         assert assignment == (Attempt(self.made[expected], *expected, "vort_track"),)
         assert expected not in self.current

@@ -221,6 +221,12 @@ def test_an_axis_without_its_coordinate(tmp_path: Path, dim: str) -> None:
     assert f"dimension {dim!r} in {path} has no coordinates" in fails_with(path)
 
 
+def test_a_coordinate_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "u.nc"
+    write_field(path, axes={"lat": Along(np.full(19, b"N"), {"standard_name": "latitude"})})
+    assert "coordinate 'lat'" in fails_with(path)
+
+
 def test_no_steps(tmp_path: Path) -> None:
     path = tmp_path / "u.nc"
     write_field(path, axes={"time": Along(np.empty(0), {"units": "hours since 2001-01-01"}, unlimited=True)})

@@ -18,7 +18,7 @@ from stormtracks.reanalysis import open_files
 from stormtracks.reanalysis.classic import expected_length
 from stormtracks.reanalysis.netcdf import open_netcdf
 from stormtracks.settings.campaign import DataSettings
-from tests.stormtracks.reanalysis.field_files import hours, write_field
+from tests.stormtracks.reanalysis.field_files import Along, hours, write_field
 
 CLASSIC = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"]
 
@@ -83,6 +83,24 @@ def test_a_classic_file_that_lacks_its_last_byte(tmp_path: Path, form: str) -> N
     write_field(path, form=form)
     path.write_bytes(path.read_bytes()[:-1])
     assert "and should have" in open_and_fail(path).what
+
+
+@pytest.mark.parametrize("form", CLASSIC)
+@pytest.mark.parametrize("kept", [8, 20, 60, 150, 300])
+def test_a_classic_file_cut_in_its_header(tmp_path: Path, form: str, kept: int) -> None:
+    path = tmp_path / "u.nc"
+    write_field(path, form=form)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "cut short" in str(open_and_fail(path))
+
+
+def test_a_classic_file_written_as_a_stream_does_not_count_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "u.nc"
+    write_field(path, axes={"time": Along(np.arange(8.0), unlimited=True)}, form="NETCDF3_CLASSIC")
+    content = bytearray(path.read_bytes())
+    content[4:8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert 0 < expected_length(path) < path.stat().st_size
 
 
 @given(

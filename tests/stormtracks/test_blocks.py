@@ -1,0 +1,87 @@
+"""Blocks across files and years: gaps, stream breaks, overlaps, empty steps, and the warm-up before a year."""
+
+import numpy as np
+import pytest
+
+from stormtracks.blocks import read_blocks
+from stormtracks.errors import InputError
+from stormtracks.grid import Grid
+from stormtracks.reanalysis.archive import Quantity
+from stormtracks.settings.campaign import DataSettings
+from stormtracks.times import TimeAxis, seconds_of
+from tests.stormtracks.memory_archive import MemoryArchive
+
+GRID = Grid(np.linspace(-60, 60, 5), np.arange(0, 360, 60.0))
+HOUR = 3600
+
+
+def archive_of(
+    hours: list[int], *, missing: tuple[int, ...] = (), start: tuple[int, int, int] = (2001, 12, 31)
+) -> MemoryArchive:
+    seconds = seconds_of("standard", *start) + np.array(hours, dtype=np.int64) * HOUR
+    field = np.arange(len(hours), dtype=np.float32)[:, None, None] * np.ones(GRID.shape, np.float32)
+    field[list(missing)] = np.nan
+    return MemoryArchive(GRID, TimeAxis(seconds), (Quantity("x", "", "1"),), (field,))
+
+
+def cuts(archive: MemoryArchive, **data: object) -> list[int]:
+    settings = DataSettings.model_validate({"variable": "x", **data})
+    blocks = list(read_blocks(archive, settings, 1, archive.years()))
+    values = np.concatenate([block.fields[0][:, 0, 0] for block in blocks])
+    assert np.array_equal(values, archive.fields[0][:, 0, 0], equal_nan=True)
+    return np.flatnonzero(np.concatenate([block.cut for block in blocks])).tolist()
+
+
+@pytest.mark.parametrize("block_steps", [1, 3, 100])
+def test_a_series_without_gaps_is_cut_only_at_its_start(block_steps: int) -> None:
+    archive = archive_of(list(range(0, 60, 6)))
+    archive.block_steps = block_steps
+    assert cuts(archive) == [0]
+
+
+def test_a_gap_inside_a_file_is_an_error_that_says_where_unless_it_may_cut() -> None:
+    archive = archive_of([0, 6, 18, 24, 30])
+    with pytest.raises(
+        InputError, match=r"after 2001-12-31 06:00:00 comes 2001-12-31 18:00:00, where the step is 6"
+    ) as caught:
+        cuts(archive)
+    assert "gaps" in caught.value.remedy
+    assert cuts(archive, gaps="cut") == [0, 2]
+
+
+def test_a_gap_between_files_always_cuts() -> None:
+    assert cuts(archive_of([0, 6, 12, 18, 30, 36])) == [0, 4]
+
+
+def test_a_stream_that_starts_afresh_cuts() -> None:
+    archive = archive_of(list(range(0, 96, 6)))
+    assert cuts(archive, breaks=("2002-01-02",)) == [0, 8]
+    assert cuts(archive, breaks=("2002-01-01", "2002-01-03")) == [0, 4, 12]
+
+
+def test_steps_without_any_value_cut_before_and_after() -> None:
+    archive = archive_of(list(range(0, 60, 6)), missing=(4,))
+    assert cuts(archive, missing="mask") == [0, 4, 5]
+    with pytest.raises(InputError, match="missing values at 2002-01-01 00:00:00"):
+        cuts(archive)
+
+
+def test_a_year_that_begins_before_the_one_before_it_ends_is_refused() -> None:
+    archive = archive_of([0, 6, 12, 18, 24])
+
+    class Overlapping(MemoryArchive):
+        def open_year(self, year: int, member: int):  # type: ignore[no-untyped-def]
+            return super().open_year(2001, member)
+
+    twice = Overlapping(archive.grid, archive.times, archive.quantities, archive.fields)
+    with pytest.raises(InputError, match=r"memory begins at 2001-12-31 00:00:00, before memory ends"):
+        cuts(twice)
+
+
+@pytest.mark.parametrize(("warm_up", "first"), [(0, 4), (1, 3), (3, 1), (8, 0)])
+def test_the_warm_up_reads_the_last_steps_of_the_year_before(warm_up: int, first: int) -> None:
+    archive = archive_of(list(range(0, 60, 6)))
+    blocks = list(read_blocks(archive, DataSettings(variable="x"), 1, [2002], warm_up=warm_up))
+    values = np.concatenate([block.fields[0][:, 0, 0] for block in blocks])
+    assert values.tolist() == list(range(first, 10))
+    assert np.flatnonzero(np.concatenate([block.cut for block in blocks])).tolist() == [0]

@@ -1,0 +1,242 @@
+"""The command line as a user meets it: what it prints, what it leaves, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from stormtracks.grid import Grid
+from stormtracks.synthetic import NoiseStatistics, SyntheticEnsemble, write
+from stormtracks.tracks import read_tracks
+
+COARSE = Grid(np.linspace(90, -90, 61), np.arange(0, 360, 3.0))
+
+
+def stormtracks(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stormtracks.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two months over a new year, three members, in the layout of 20CR v2."""
+    root = tmp_path_factory.mktemp("archive")
+    ensemble = SyntheticEnsemble((2001, 12, 1), (2002, 2, 1), members=3, grid=COARSE)
+    write(ensemble, root / "data", layout="c20", variables=("u850", "v850", "prmsl"))
+    return root
+
+
+@pytest.fixture
+def campaign(archive: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "campaign.toml"
+    path.write_text(f'name = "test"\nyears = "2001-2002"\n[data]\nroot = "{archive / "data"}"\n', encoding="utf-8")
+    return path
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("results/**/*.nc"))}
+
+
+def test_a_campaign_runs_resumes_and_repeats_byte_for_byte(campaign: Path, tmp_path: Path) -> None:
+    one = stormtracks("run", campaign, "--out", tmp_path / "one", "--workers", "1")
+    assert one.returncode == 0, one.stderr
+    assert one.stdout.splitlines()[-1].startswith("6 of 6 tasks complete; ")
+    first = results(tmp_path / "one")
+    assert sorted(first) == [f"results/vort_track/{y}/m{m:03d}.nc" for y in (2001, 2002) for m in (1, 2, 3)]
+
+    two = stormtracks("run", campaign, "--out", tmp_path / "two", "--workers", "2", "--quiet")
+    assert len(two.stdout.splitlines()) == 1
+    assert results(tmp_path / "two") == first
+
+    damaged = tmp_path / "one/results/vort_track/2002/m002.nc"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (tmp_path / "one/results/vort_track/2001/m001.nc").unlink()
+    again = stormtracks("run", campaign, "--out", tmp_path / "one", "--json")
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    assert sorted((line["year"], line["member"]) for line in lines if line["event"] == "complete") == [
+        (2001, 1),
+        (2002, 2),
+    ]
+    assert lines[-1]["found"] == 4
+    assert results(tmp_path / "one") == first
+
+    status = stormtracks("status", tmp_path / "one")
+    assert "2001: +++" in status.stdout
+    assert json.loads(stormtracks("status", tmp_path / "one", "--json").stdout)["state"] == "complete"
+
+
+def test_other_settings_are_refused_with_the_difference(campaign: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert stormtracks("run", campaign, "--out", out).returncode == 0
+    before = results(out)
+    campaign.write_text(campaign.read_text(encoding="utf-8") + "[tracking]\nmin_points = 9\n", encoding="utf-8")
+    refused = stormtracks("run", campaign, "--out", out)
+    assert refused.returncode == 2
+    assert "tracking.min_points: 6 -> 9" in refused.stderr
+    assert "--replace" in refused.stderr
+    assert results(out) == before
+    assert stormtracks("run", campaign, "--out", out, "--replace").returncode == 0
+    assert read_tracks(out / "results/vort_track/2001/m001.nc").row_size.min() >= 9
+
+
+def test_one_bad_file_fails_its_tasks_alone_and_says_why(tmp_path: Path) -> None:
+    ensemble = SyntheticEnsemble((2001, 12, 1), (2002, 1, 11), members=3, grid=COARSE)
+    write(ensemble, tmp_path / "data", layout="c20v3")
+    broken = tmp_path / "data/2002/VGRD850.2002_mem002.nc"
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    (tmp_path / "c.toml").write_text('years = "2001-2002"\n[data]\nlayout = "c20v3"\n', encoding="utf-8")
+    run = stormtracks("run", "c.toml", "--out", "out", cwd=tmp_path)
+    assert run.returncode == 1
+    # The task of 2001 reads on into 2002, so both years of that member fail; all else is complete.
+    last = run.stdout.splitlines()[-1]
+    assert last.startswith("4 of 6 tasks complete, 2 failure; ")
+    assert "2002 m002 failure" in run.stdout
+    assert "VGRD850.2002_mem002.nc" in run.stdout
+    assert "to go on: stormtracks run c.toml --out out" in run.stdout
+    status = stormtracks("status", "out", cwd=tmp_path)
+    assert "2001: +F+" in status.stdout
+    assert "attempt 2" in status.stdout
+    write(ensemble, tmp_path / "data", layout="c20v3")
+    mended = stormtracks("run", "c.toml", "--out", "out", cwd=tmp_path)
+    assert mended.returncode == 0
+    assert "(4 already before)" in mended.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ('years = "1999-2001"', "no data for 1999, 2000"),
+        ("members = 9", "there are only 3 under"),
+        ('members = "2-4"', "'members': no 4 under"),
+        ("task = 'rain_track'", "unknown task 'rain_track'"),
+        ("yeers = 2001", "did you mean 'years'"),
+    ],
+)
+def test_what_the_data_do_not_hold_is_refused_before_anything_runs(
+    archive: Path, tmp_path: Path, setting: str, says: str
+) -> None:
+    (tmp_path / "c.toml").write_text(f'{setting}\n[data]\nroot = "{archive / "data"}"\n', encoding="utf-8")
+    run = stormtracks("run", tmp_path / "c.toml", "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert says in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_track_follows_one_series_through_all_its_files(archive: Path, tmp_path: Path) -> None:
+    files = sorted((archive / "data").glob("*/[uv]850_*.nc"))
+    track = stormtracks("track", *files, "--wind", "u850,v850", "--member", "2", "-o", tmp_path / "t.nc")
+    assert track.returncode == 0, track.stderr
+    with xr.open_dataset(tmp_path / "t.nc") as tracks:
+        count = tracks.sizes["trajectory"]
+        assert set(tracks["member"].values) == {2}
+        times = tracks["time"].values
+        # Some storm lives over new year, in one piece.
+        ends = np.cumsum(tracks["row_size"].values)
+        new_year = np.datetime64("2002-01-01")
+        assert ((times[ends - tracks["row_size"].values] < new_year) & (times[ends - 1] >= new_year)).any()
+    assert track.stdout.splitlines()[-1] == f"{count} tracks of {len(times)} points written to {tmp_path / 't.nc'}"
+
+    pressure = sorted((archive / "data").glob("*/prmsl_*.nc"))
+    options = [
+        "--mode",
+        "min",
+        "--threshold",
+        "100500",
+        "--method",
+        "assignment",
+        "--max-gap",
+        "1",
+        "--merge-km",
+        "300",
+    ]
+    low = stormtracks("track", *pressure, "--variable", "prmsl", *options, "-o", tmp_path / "p.nc")
+    assert low.returncode == 0, low.stderr
+    found = read_tracks(tmp_path / "p.nc")
+    assert sorted(set(found.member)) == [1, 2, 3]
+    assert found.value.max() <= 100500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["absent.nc", "--variable", "x"], 1, "absent.nc"),
+        (["{u}", "--variable", "vorticity"], 1, "variable 'vorticity'"),
+        (["{u}", "--wind", "u850,v850"], 1, "v850"),
+        (["{u}", "--wind", "u850"], 2, "u850,v850"),
+        (["{u}"], 2, "--variable --wind"),
+        (
+            ["{u}", "--variable", "u850", "--mode", "max", "--threshold", "1e6"],
+            1,
+            "no local maximum that reaches 1e+06",
+        ),
+        (["{u}", "--variable", "u850", "--max-speed", "fast"], 2, "tracking.max_speed"),
+        (["{u}", "--variable", "u850", "--member", "7"], 1, "member 7"),
+    ],
+)
+def test_a_bad_call_of_track_says_what_is_wrong_and_writes_nothing(
+    archive: Path, tmp_path: Path, arguments: list[str], status: int, says: str
+) -> None:
+    u850 = archive / "data/2001/u850_2001.nc"
+    output = tmp_path / "tracks.nc"
+    run = stormtracks("track", *(argument.format(u=u850) for argument in arguments), "-o", output, cwd=tmp_path)
+    assert run.returncode == status
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_of_a_folder_without_a_campaign(tmp_path: Path) -> None:
+    status = stormtracks("status", tmp_path)
+    assert status.returncode == 1
+    assert "no campaign in" in status.stderr
+
+
+def test_the_demo_finds_the_storms_it_made(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    run = stormtracks("demo", "--out", out, "--members", "2", "--workers", "2")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert any("probability of detection" in line for line in lines)
+    assert (out / "map.png").stat().st_size > 20_000
+    again = stormtracks("demo", "--out", out, "--members", "2")
+    assert "(4 already before)" in again.stdout
+    other = stormtracks("demo", "--out", out, "--members", "2", "--seed", "1")
+    assert other.returncode == 1
+    assert "'seed': 0" in other.stderr
+
+
+def test_storms_of_known_truth_are_found_with_default_settings(tmp_path: Path) -> None:
+    from stormtracks.demo import Demonstration
+    from stormtracks.settings.load import load_settings
+    from stormtracks.tasks import run_task
+
+    demonstration = Demonstration(tmp_path, 2001, 2002, members=2, seed=7)
+    demonstration.write_input()
+    campaign = load_settings(demonstration.campaign_file, environment={}).campaign
+    for year in (2001, 2002):
+        for member in (1, 2):
+            run_task(year, member, "vort_track", settings=campaign.model_dump(mode="json"))
+    found = demonstration.verify(campaign)
+    assert found.hits + found.misses >= 2 * 60
+    assert found.probability_of_detection >= 0.98
+    assert found.false_alarm_ratio <= 0.02
+    assert found.mean_position_error_km < 35
+
+
+def test_without_noise_every_storm_is_placed_far_below_the_grid(tmp_path: Path) -> None:
+    from stormtracks.scores import verify
+    from stormtracks.tasks import track_file
+
+    ensemble = SyntheticEnsemble((2001, 6, 1), (2001, 7, 1), members=1, noise=NoiseStatistics(vorticity=0.0))
+    files = write(ensemble, tmp_path, layout="cf")
+    for method in ("nearest", "assignment"):
+        from stormtracks.settings.campaign import TrackingSettings
+
+        tracks = track_file(files, wind=("u850", "v850"), tracking=TrackingSettings(method=method))
+        found = verify(tracks, ensemble.truth(1))
+        assert (found.misses, found.false_alarms) == (0, 0)
+        assert found.mean_position_error_km < 12
