@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stormtracks.grid import Grid
 from stormtracks.reanalysis.archive import Quantity
-from stormtracks.settings.campaign import Season, month_day
+from stormtracks.settings.campaign import CampaignSettings, Season, month_day
 from stormtracks.times import TimeAxis, seconds_of
 from stormtracks.tracks import Tracks
 
-__all__ = ["POINT", "READ_ON_DAYS", "assemble", "season_end"]
+__all__ = ["POINT", "READ_ON_DAYS", "Linked", "assemble", "season_end"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -26,6 +27,18 @@ POINT = np.dtype([("chain", "i8"), ("seconds", "i8"), ("lat", "f8"), ("lon", "f8
 
 READ_ON_DAYS = 90
 """Days after the end of its season at which a track is cut and flagged, if it lives that long."""
+
+
+class Linked(NamedTuple):
+    """What a tracker makes of all centres."""
+
+    points: Points
+    """Structured array of `POINT`, in order of chain, and of time within each."""
+    begun: IntArray
+    """Chains that begin where the data do, or after a gap."""
+    ended: IntArray
+    """Chains that end where the data do, or before a gap."""
+
 
 _NO_YEAR = np.iinfo(np.int64).min
 
@@ -54,13 +67,11 @@ class _Pieces:
 
 
 def assemble(
-    points: Points,
-    *,
+    linked: Linked,
+    campaign: CampaignSettings,
     grid: Grid,
-    season: Season,
-    min_points: int,
-    cut_chains: tuple[IntArray, IntArray],
     quantity: Quantity,
+    *,
     calendar: str,
     member: int,
     year: int | None,
@@ -69,14 +80,11 @@ def assemble(
 
     Parameters
     ----------
-    points : structured array of `POINT`, shape (n,)
-        In order of chain, and of time within each.
+    linked : Linked
+    campaign : CampaignSettings
+        Its season and its shortest track decide what is kept.
     grid : Grid
         Tells which tracks the edge of a limited area cut.
-    season, min_points
-        Which tracks are kept.
-    cut_chains : pair of arrays
-        Chains that begin, and chains that end, where the data do.
     quantity, calendar, member
         What the tracks are of.
     year : int or None
@@ -90,21 +98,14 @@ def assemble(
         Of stretches inside the region: ``linked``, and of these ``too short``, ``out of season``, and ``of another
         year``; ``born before`` counts those of another year that reach into the one asked for.
     """
-    pieces = _season_years(_stretches(points, *cut_chains), points, season, calendar)
-    counts = Counter({"linked": len(pieces.start)})
-    pieces = _limit(pieces, points, season, calendar)
-    long_enough = pieces.stop - pieces.start >= min_points
-    counts["too short"] = int((~long_enough).sum())
-    pieces = pieces[long_enough]
-    in_season = pieces.year != _NO_YEAR
-    counts["out of season"] = int((~in_season).sum())
-    pieces = pieces[in_season]
+    points = linked.points
+    pieces = _season_years(_stretches(linked), points, campaign.season, calendar)
+    pieces = _limit(pieces, points, campaign.season, calendar)
+    pieces, counts = _keep(pieces, campaign.tracking.min_points)
     if year is not None:
         ours = pieces.year == year
-        counts["of another year"] = int((~ours).sum())
-        begins = seconds_of(calendar, year)
-        before = (pieces.year < year) & (points["seconds"][pieces.stop - 1] >= begins)
-        counts["born before"] = int(before.sum())
+        before = (pieces.year < year) & (points["seconds"][pieces.stop - 1] >= seconds_of(calendar, year))
+        counts.update({"of another year": int((~ours).sum()), "born before": int(before.sum())})
         pieces = pieces[ours]
     pieces = _flag_edges(pieces, points, grid)
     first = points[pieces.start]
@@ -128,9 +129,23 @@ def assemble(
     return tracks, counts
 
 
-def _stretches(points: Points, begun: IntArray, ended: IntArray) -> _Pieces:
+def _keep(pieces: _Pieces, min_points: int) -> tuple[_Pieces, Counter[str]]:
+    """Those that are long enough and start in the season, and how many are not."""
+    long_enough = pieces.stop - pieces.start >= min_points
+    in_season = pieces.year != _NO_YEAR
+    counts = Counter(
+        {
+            "linked": len(pieces.start),
+            "too short": int((~long_enough).sum()),
+            "out of season": int((long_enough & ~in_season).sum()),
+        }
+    )
+    return pieces[long_enough & in_season], counts
+
+
+def _stretches(linked: Linked) -> _Pieces:
     """The stretches inside the region, flagged where the region or the data cut them."""
-    chain, inside = points["chain"], points["inside"]
+    chain, inside = linked.points["chain"], linked.points["inside"]
     same_chain = chain[1:] == chain[:-1]
     follows = np.r_[False, same_chain][: len(chain)]  # has a point of its chain before it
     leads = np.r_[same_chain, False][: len(chain)]
@@ -141,8 +156,8 @@ def _stretches(points: Points, begun: IntArray, ended: IntArray) -> _Pieces:
     return _Pieces(
         start,
         last + 1,
-        follows[start] | np.isin(chain[start], begun),
-        leads[last] | np.isin(chain[last], ended),
+        follows[start] | np.isin(chain[start], linked.begun),
+        leads[last] | np.isin(chain[last], linked.ended),
         np.zeros(len(start), dtype=np.int64),
     )
 

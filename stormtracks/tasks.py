@@ -163,17 +163,8 @@ def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, mem
     assert detector is not None, "an archive gives at least one step of each year it has"
     if not counts["extrema"]:
         raise detector.nothing_found(block.fields)
-    points, begun, ended = builder.points()
     tracks, kept = assemble(
-        points,
-        grid=detector.grid,
-        season=campaign.season,
-        min_points=campaign.tracking.min_points,
-        cut_chains=(begun, ended),
-        quantity=detector.quantity,
-        calendar=calendar,
-        member=member,
-        year=year,
+        builder.linked(), campaign, detector.grid, detector.quantity, calendar=calendar, member=member, year=year
     )
     counts.update(kept)
     return replace(tracks, attributes=_attributes(campaign, sorted(inputs), counts))

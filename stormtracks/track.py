@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
-from stormtracks.assemble import POINT
+from stormtracks.assemble import POINT, Linked
 from stormtracks.detect import Centres
 from stormtracks.grid import EARTH_RADIUS_KM, unit_vectors
 from stormtracks.settings.campaign import TrackingSettings
@@ -266,14 +266,11 @@ class TrackBuilder:
         """Whether such a track was not seen at the last step, but may come back."""
         return bool((self._season[len(self._recent[-1][0]) :] == season_year).any())
 
-    def points(self) -> tuple[Points, IntArray, IntArray]:
-        """All points of all tracks, as `assemble` takes them, and the chains that begin and end where the data do.
-
-        The data are taken to end here: tracks still alive are among the last.
-        """
+    def linked(self) -> Linked:
+        """All points of all tracks. The data are taken to end here: tracks still alive end where they do."""
         stored = np.concatenate([np.empty(0, POINT), *self._points])
         none = np.empty(0, np.int64)
-        return (
+        return Linked(
             stored[np.argsort(stored["chain"], kind="stable")],
             np.concatenate([none, *self._begun]),
             np.concatenate([none, *self._ended, self._chain]),

@@ -120,14 +120,14 @@ def walk(builder: TrackBuilder, places: list[list[tuple[float, float]]], *, cuts
 def test_a_gap_is_bridged_only_as_far_as_allowed(method: str, max_gap: int, lengths: list[int]) -> None:
     builder = TrackBuilder(TrackingSettings.model_validate({"method": method, "max_gap": max_gap}))
     walk(builder, [[(50, 0)], [(50, 2)], [(50, 4)], [], [(50, 8)], [(50, 10)]])
-    points, _, _ = builder.points()
+    points, _, _ = builder.linked()
     assert np.bincount(points["chain"]).tolist() == lengths
 
 
 def test_a_cut_ends_every_track_and_is_noted() -> None:
     builder = TrackBuilder(TrackingSettings())
     walk(builder, [[(50, 0)], [(50, 1)], [(50, 2)], [(50, 3)]], cuts=(0, 2))
-    points, begun, ended = builder.points()
+    points, begun, ended = builder.linked()
     assert np.bincount(points["chain"]).tolist() == [2, 2]
     assert sorted(begun.tolist()) == [0, 1]
     assert sorted(ended.tolist()) == [0, 1]
@@ -140,7 +140,7 @@ def test_memory_follows_what_is_kept() -> None:
     walk(builder, [[(50, 0.01 * k), *((float(rng.uniform(-40, 40)), float(rng.uniform(0, 360))) for _ in range(20))]
                    for k in range(300)])  # fmt: skip
     assert builder._stored < 1600
-    points, _, _ = builder.points()
+    points, _, _ = builder.linked()
     assert np.bincount(points["chain"]).max() == 300
 
 
