@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -154,15 +155,10 @@ class StatusFile:
         self._listener.changed(change, progress)
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
-        """Write the status again, at most once a second."""
-
-        def seen() -> Snapshot:
-            now = snapshot()
-            if now.seconds - self._written_at >= _SECONDS_BETWEEN_WRITES:
-                self._write(now, "running")
-            return now
-
-        self._listener.refresh(seen)
+        """Write the status again if a second has passed."""
+        if time.monotonic() - self._written_at >= _SECONDS_BETWEEN_WRITES:
+            self._write(snapshot(), "running")
+        self._listener.refresh(snapshot)
 
     def end(self, snapshot: Snapshot, summary: Summary) -> None:
         """Write the last status."""
@@ -182,7 +178,7 @@ class StatusFile:
             "running": [asdict(attempt) for worker in snapshot.workers for attempt, _ in worker.running],
             "failures": list(self._failures.values()),
         }
-        self._written_at = snapshot.seconds
+        self._written_at = time.monotonic()
         try:
             make_folder(self._path.parent)
             publish(self._path, json.dumps(document, indent=1).encode())

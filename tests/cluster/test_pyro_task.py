@@ -332,5 +332,5 @@ class ScheduleMachine(RuleBasedStateMachine):
         assert kept == {key: strikes for key, strikes in self.strikes.items() if strikes}
 
 
-ScheduleMachine.TestCase.settings = settings(derandomize=True, deadline=None, max_examples=200, stateful_step_count=40)
+ScheduleMachine.TestCase.settings = settings(derandomize=True, deadline=None, max_examples=100, stateful_step_count=40)
 TestScheduleMachine = ScheduleMachine.TestCase
