@@ -50,8 +50,10 @@ class Maxima:
 class Neighbourhood:
     """Which grid points touch which, and where they lie; made once for a grid.
 
-    A pole row is one point, held in column 0, that touches the whole row beside it. On a grid that ends half a step
-    short of the pole, points of the last row touch those of the same row on the other side.
+    A point's neighbours are the eight around it and, where meridians draw together, the further columns that lie no
+    farther away than the next row: near a pole, columns a few km apart are no places of their own. A pole row is one
+    point, held in column 0, that touches the whole row beside it. On a grid that ends half a step short of the pole,
+    points of the last row touch those of the same row on the other side.
     """
 
     grid: Grid
@@ -82,20 +84,36 @@ class Neighbourhood:
         return to, np.where(self.is_pole(to), 0, column)
 
     @cached_property
-    def _stretch(self) -> IntArray:
-        """Columns that span as many km as the rows of this latitude do, shape (nlat,); at least 1."""
+    def stretch(self) -> IntArray:
+        """Columns that span about as many km as one row does at each latitude, shape (nlat,); at least 1."""
         nlon = len(self.grid.lon)
         height = np.abs(np.gradient(self.grid.lat))
         width = self.grid.lon_step * np.cos(np.deg2rad(self.grid.lat))
         columns = np.rint(height / np.maximum(width, self.grid.lon_step * 1e-3)).astype(np.int64)
-        limit = max(nlon // 4, 1) if self.grid.periodic else 1
-        return np.clip(columns, 1, limit)
+        return np.clip(columns, 1, max(nlon // 4, 1) if self.grid.periodic else 1)
+
+    def around(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """All neighbours of each point: index of the point, row and column of the neighbour; shapes (m,)."""
+        nlat, nlon = self.grid.shape
+        pole = self.is_pole(row)
+        stretch = self.stretch[row]
+        width = np.where(pole, 0, 2 * stretch + 1)
+        point = np.repeat(np.arange(len(row)), width)
+        dcol = np.arange(len(point)) - np.repeat(np.cumsum(width) - width + stretch, width)
+        parts = [
+            (point[keep], *self.shift(row[point[keep]], col[point[keep]], drow, dcol[keep]))
+            for drow in (-1, 0, 1)
+            for keep in (np.flatnonzero(dcol != 0) if drow == 0 else np.arange(len(dcol)),)
+        ]
+        at = np.flatnonzero(pole)
+        beside = np.where(row[at] == 0, 1, nlat - 2)
+        parts.append((np.repeat(at, nlon), np.repeat(beside, nlon), np.tile(np.arange(nlon), len(at))))
+        points, rows, cols = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return points, rows, cols
 
     def stencil(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray]:
         """The 3 x 3 points, about as wide as high in km, that a fit at each centre uses; shapes (n, 9)."""
-        stretch = self._stretch[row]
-        if not self.grid.periodic:
-            stretch = np.ones_like(stretch)
+        stretch = self.stretch[row]
         points = [self.shift(row, col, drow, dcol * stretch) for drow in (-1, 0, 1) for dcol in (-1, 0, 1)]
         return np.stack([p[0] for p in points], axis=-1), np.stack([p[1] for p in points], axis=-1)
 
@@ -192,14 +210,20 @@ def local_maxima(field: Field, near: Neighbourhood, *, threshold: float | None =
     """
     step, row, col = _rise_above_rows(field, near, threshold)
     value = field[step, row, col]
+    pole = near.is_pole(row)
     weak = near.can_be_centre(row, col)
     strict = weak.copy()
+    # The eight around it leave so few that the others cost nothing.
     for drow, dcol in _AROUND:
         rows, cols = near.shift(row, col, drow, dcol)
         other = field[step, rows, cols]
-        weak &= value >= other
-        strict &= value > other
-    _judge_poles(field, near, step, row, weak, strict)
+        weak &= (value >= other) | pole
+        strict &= (value > other) | pole
+    left = np.flatnonzero(weak & (pole | (near.stretch[row] > 1)))
+    point, rows, cols = near.around(row[left], col[left])
+    other = field[step[left[point]], rows, cols]
+    weak[left[point[~(value[left[point]] >= other)]]] = False
+    strict[left[point[~(value[left[point]] > other)]]] = False
     step, row, col, strict = step[weak], row[weak], col[weak], strict[weak]
     lat, lon = near.grid.lat[row], near.grid.lon[col]
     if refine:
@@ -232,19 +256,6 @@ def _rise_above_rows(field: Field, near: Neighbourhood, threshold: float | None)
     return step, row, col
 
 
-def _judge_poles(
-    field: Field, near: Neighbourhood, step: IntArray, row: IntArray, weak: BoolArray, strict: BoolArray
-) -> None:
-    """Hold each pole against the whole row beside it; sets `weak` and `strict` there."""
-    for pole in near.grid.pole_rows:
-        at = np.flatnonzero(row == pole)
-        beside = field[step[at], 1 if pole == 0 else pole - 1]
-        value = field[step[at], pole, 0]
-        highest = beside.max(axis=1) if len(at) else value
-        weak[at] = value >= highest
-        strict[at] = value > highest
-
-
 def _plateaus(
     field: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray, xyz: FloatArray
 ) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -258,17 +269,16 @@ def _plateaus(
         return np.empty(0, np.int64), np.empty(0), np.empty(0)
     value = field[step, row, col]
     key = (step * nlat + row) * nlon + col  # ascending, as the points come in order
-    pairs, equal_outside, has_lower = [], np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    for points, rows, cols in _touching(near, row, col):
-        other = field[step[points], rows, cols]
-        has_lower[points[other < value[points]]] = True
-        same = points[other == value[points]]
-        other_key = (step[same] * nlat + rows[other == value[points]]) * nlon + cols[other == value[points]]
-        at = np.minimum(np.searchsorted(key, other_key), count - 1)
-        found = key[at] == other_key
-        equal_outside[same[~found]] = True
-        pairs.append((same[found], at[found]))
-    one, two = np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+    point, rows, cols = near.around(row, col)
+    other = field[step[point], rows, cols]
+    has_lower, equal_outside = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    has_lower[point[other < value[point]]] = True
+    same = np.flatnonzero(other == value[point])
+    other_key = (step[point[same]] * nlat + rows[same]) * nlon + cols[same]
+    other_point = np.minimum(np.searchsorted(key, other_key), count - 1)
+    found = key[other_point] == other_key
+    equal_outside[point[same[~found]]] = True
+    one, two = point[same[found]], other_point[found]
     graph = coo_array((np.ones(len(one), dtype=np.int8), (one, two)), shape=(count, count))
     total, label = connected_components(graph, directed=False)
     # A plateau with an equal point that is overtopped is a shoulder; one with nothing lower is a constant field.
@@ -282,18 +292,6 @@ def _plateaus(
     lat = np.rad2deg(np.arctan2(sums[2], np.hypot(sums[0], sums[1])))
     lon = np.rad2deg(np.arctan2(sums[1], sums[0]))
     return first[good], lat[good], lon[good]
-
-
-def _touching(near: Neighbourhood, row: IntArray, col: IntArray) -> list[tuple[IntArray, IntArray, IntArray]]:
-    """Each point with its neighbours: (index of the point, row, column of the neighbour), poles with a whole row."""
-    pole = near.is_pole(row)
-    plain = np.flatnonzero(~pole)
-    out = [(plain, *near.shift(row[plain], col[plain], drow, dcol)) for drow, dcol in _AROUND]
-    nlat, nlon = near.grid.shape
-    at = np.flatnonzero(pole)
-    beside = np.where(row[at] == 0, 1, nlat - 2)
-    out.append((np.repeat(at, nlon), np.repeat(beside, nlon), np.tile(np.arange(nlon), len(at))))
-    return out
 
 
 def _refine(
