@@ -6,6 +6,7 @@ import hashlib
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -217,6 +218,14 @@ class TestFile:
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ResultsError, match=r"cannot write .*absent.tracks\.nc: No such file(.|\n)*make the folder"):
             write_tracks(tmp_path / "absent" / "tracks.nc", two_storms())
+
+    def test_a_missing_folder_for_temporary_files_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+        with pytest.raises(ResultsError, match=r"temporary files, .*absent(.|\n)*TMPDIR"):
+            write_tracks(tmp_path / "tracks.nc", no_storms())
+        assert list(tmp_path.iterdir()) == []
 
 
 WRITE_BOTH = """
