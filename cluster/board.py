@@ -189,7 +189,7 @@ class JsonBoard:
 
 
 def report(summary: Summary, noun: str = "tracks") -> list[str]:
-    """How a campaign ended, line by line: each failure with its reasons, what to do now, and last of all the counts."""
+    """How a campaign ended, line by line: each failure with its reasons, what to do now, and last the counts."""
     lines = []
     for reasons in summary.failures:
         lines.append(f"{task_text(reasons[0].attempt)} {reasons[-1].status}")
@@ -202,6 +202,9 @@ def report(summary: Summary, noun: str = "tracks") -> list[str]:
         lines.append("stopped before the end; nothing that is complete is lost")
     if summary.resume and not summary.ok:
         lines.append(f"to go on: {summary.resume}")
+    others = [f"{total} {name}" for name, total in summary.totals.items() if name != noun]
+    if others:
+        lines.append(", ".join(others))
     found = f" ({summary.found} already before)" if summary.found else ""
     counts = [f"{summary.counts['complete']} of {summary.total} tasks complete{found}"]
     counts += [f"{count} {status}" for status, count in summary.counts.items() if count and status != "complete"]

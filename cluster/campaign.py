@@ -59,15 +59,18 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
     results = StormtracksResultsManager(campaign.results.root, task)
     results.claim(campaign.science, campaign.settings_hash, replace=replace)
     results.clean()
+    first_years = sorted(set(years) - {year + 1 for year in years})
     with LocalBackend(
         "stormtracks.tasks:run_task",
         slots=min(campaign.run.workers, len(schedule)),
         time_limit=campaign.run.time_limit,
         memory_limit_gib=campaign.run.memory_limit,
-        arguments={"settings": campaign.model_dump(mode="json")},
+        arguments={"settings": campaign.model_dump(mode="json"), "first_years": first_years},
     ) as backend:
         status = StatusFile(listener, campaign, resume)
-        return Manager(schedule, backend, status, is_finished=_finished_in(results, campaign), resume=resume).run()
+        return Manager(
+            schedule, backend, status, is_finished=_finished_in(results, campaign, first_years), resume=resume
+        ).run()
 
 
 def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -103,7 +106,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _finished_in(
-    results: StormtracksResultsManager, campaign: CampaignSettings
+    results: StormtracksResultsManager, campaign: CampaignSettings, first_years: Sequence[int]
 ) -> Callable[[int, int], Mapping[str, Any] | None]:
     """Tells what a result holds that is intact and would come out the same again; None if there is none."""
     needed = {"settings_hash": campaign.settings_hash, "science_version": SCIENCE_VERSION}
@@ -115,7 +118,7 @@ def _finished_in(
             return None
         if any(tracks.attributes.get(name) != value for name, value in needed.items()):
             return None
-        return summary_of(tracks)
+        return summary_of(tracks, first=year in first_years)
 
     return is_finished
 

@@ -48,7 +48,7 @@ _REFERENCE, _CONTOUR = "#8d99a3", "#36495c"
 _SHARPEST_TURN = 90.0  # degrees of longitude in one step that a straight line can still show
 _PRESSURE_INTERVAL = 4.0  # hPa
 _MOST_CONTOURS = 20
-_MOST_REFINEMENT, _FINE_ENOUGH = 4, 600  # times finer, points per axis
+_FINE_ENOUGH = 600  # points per axis
 
 
 def track_map(
@@ -332,8 +332,17 @@ def _draw_contours(axes: Axes, lon: FloatArray, lat: FloatArray, values: FloatAr
         return
     levels = interval * np.arange(np.ceil(seen.min() / interval), np.floor(seen.max() / interval) + 1)
     if len(levels):
+        # Lines that ran on beyond the map would have their labels there, or on its edge.
+        columns, rows = _just_round(lon, axes.get_xlim()), _just_round(lat, axes.get_ylim())
+        lon, lat, values = lon[columns], lat[rows], values[rows, columns]
         contours = axes.contour(lon, lat, values, levels=levels, colors=_CONTOUR, linewidths=1.0, zorder=3)
         axes.clabel(contours, fontsize=8, fmt="%g", inline_spacing=3)
+
+
+def _just_round(ascending: FloatArray, limits: tuple[float, float]) -> slice:
+    """The points between two limits, and one on either side."""
+    first, last = np.searchsorted(ascending, limits[0], "right") - 1, np.searchsorted(ascending, limits[1], "left")
+    return slice(max(int(first), 0), int(last) + 1)
 
 
 def _add_colour_bar(axes: Axes, painted: LineCollection | PathCollection, colouring: _Colouring) -> None:
@@ -426,7 +435,7 @@ def _cut_out(values: FloatArray, grid: Grid, axes: Axes) -> tuple[FloatArray, Fl
 
 def _refined(lon: FloatArray, lat: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The same field on a finer grid, so that the contours of a coarse one are no polygons."""
-    times = min(_MOST_REFINEMENT, _FINE_ENOUGH // max(values.shape))
+    times = _FINE_ENOUGH // max(values.shape)
     if times < 2 or min(values.shape) < 4 or not np.isfinite(values).all():
         return lon, lat, values
     fine_lon, fine_lat = (

@@ -56,7 +56,9 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
 TASKS = {"vort_track": vort_track}
 
 
-def run_task(year: int, ensemble_member: int, task: str, *, settings: dict[str, Any]) -> dict[str, Any]:
+def run_task(
+    year: int, ensemble_member: int, task: str, *, settings: dict[str, Any], first_years: Sequence[int]
+) -> dict[str, Any]:
     """Run one task and publish its result; what a worker's child process is asked to do.
 
     Parameters
@@ -66,6 +68,8 @@ def run_task(year: int, ensemble_member: int, task: str, *, settings: dict[str, 
         A key of `TASKS`.
     settings : dict
         `CampaignSettings` as plain JSON values.
+    first_years : sequence of int
+        Years of the campaign that follow on none of its years.
 
     Returns
     -------
@@ -75,12 +79,19 @@ def run_task(year: int, ensemble_member: int, task: str, *, settings: dict[str, 
     campaign = CampaignSettings.model_validate(settings)
     tracks = TASKS[task](campaign, year, ensemble_member)
     record = StormtracksResultsManager(campaign.results.root, task).add_result(year, ensemble_member, tracks)
-    return {**summary_of(tracks), "path": record.path, "sha256": record.sha256}
+    return {**summary_of(tracks, first=year in first_years), "path": record.path, "sha256": record.sha256}
 
 
-def summary_of(tracks: Tracks) -> dict[str, int]:
-    """How many tracks and points there are, and how many candidates and tracks were dropped for what reason."""
-    return {"tracks": len(tracks), "points": len(tracks.time), **json.loads(str(tracks.attributes["counts"]))}
+def summary_of(tracks: Tracks, *, first: bool = False) -> dict[str, int]:
+    """How many tracks and points there are, and how many candidates and tracks were dropped for what reason.
+
+    Storms that were born before the year are published by the year before, unless this is a `first` year of the
+    campaign.
+    """
+    counts = json.loads(str(tracks.attributes["counts"]))
+    born_before = counts.pop("born before", 0)
+    lost = {"born before the first year": born_before} if first else {}
+    return {"tracks": len(tracks), "points": len(tracks.time), **counts, **lost}
 
 
 def track_file(

@@ -1,11 +1,13 @@
 """The command line as a user meets it: what it prints, what it leaves, and how it ends."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 
@@ -48,8 +50,12 @@ def test_a_campaign_runs_resumes_and_repeats_byte_for_byte(campaign: Path, tmp_p
     first = results(tmp_path / "one")
     assert sorted(first) == [f"results/vort_track/{y}/m{m:03d}.nc" for y in (2001, 2002) for m in (1, 2, 3)]
 
+    # Whatever was dropped is counted; the storms of the year before the first are none of the data's here.
+    assert "extrema" in one.stdout.splitlines()[-2]
+    assert "0 born before the first year" in one.stdout.splitlines()[-2]
+
     two = stormtracks("run", campaign, "--out", tmp_path / "two", "--workers", "2", "--quiet")
-    assert len(two.stdout.splitlines()) == 1
+    assert len(two.stdout.splitlines()) == 2
     assert results(tmp_path / "two") == first
 
     damaged = tmp_path / "one/results/vort_track/2002/m002.nc"
@@ -67,6 +73,18 @@ def test_a_campaign_runs_resumes_and_repeats_byte_for_byte(campaign: Path, tmp_p
     status = stormtracks("status", tmp_path / "one")
     assert "2001: +++" in status.stdout
     assert json.loads(stormtracks("status", tmp_path / "one", "--json").stdout)["state"] == "complete"
+
+
+def test_storms_born_before_the_campaign_are_counted_and_not_published(campaign: Path, tmp_path: Path) -> None:
+    campaign.write_text(campaign.read_text(encoding="utf-8").replace("2001-2002", "2002"), encoding="utf-8")
+    run = stormtracks("run", campaign, "--out", tmp_path / "out", "--json")
+    born_before = json.loads(run.stdout.splitlines()[-1])["totals"]["born before the first year"]
+    tracks = read_tracks(tmp_path / "out/results/vort_track/2002/m001.nc")
+    new_year = np.datetime64("2002-01-01").astype("datetime64[s]").astype(int)
+    starts = tracks.time[np.cumsum(tracks.row_size) - tracks.row_size]
+    assert born_before > 0
+    assert starts.min() >= new_year
+    assert not tracks.starts_cut.any()
 
 
 def test_other_settings_are_refused_with_the_difference(campaign: Path, tmp_path: Path) -> None:
@@ -195,6 +213,13 @@ def test_status_of_a_folder_without_a_campaign(tmp_path: Path) -> None:
     assert "no campaign in" in status.stderr
 
 
+def session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def test_the_demo_finds_the_storms_it_made(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     run = stormtracks("demo", "--out", out, "--members", "2", "--workers", "2")
@@ -202,6 +227,15 @@ def test_the_demo_finds_the_storms_it_made(tmp_path: Path) -> None:
     lines = run.stdout.splitlines()
     assert any("probability of detection" in line for line in lines)
     assert (out / "map.png").stat().st_size > 20_000
+    # Nothing that belongs to the session of the command is left.
+    command = subprocess.Popen(
+        [sys.executable, "-m", "stormtracks.cli", "demo", "--out", out, "--members", "2", "--json"],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert command.wait(timeout=120) == 0
+    assert [pid for pid in psutil.pids() if session_of(pid) == command.pid] == []
+
     again = stormtracks("demo", "--out", out, "--members", "2")
     assert "(4 already before)" in again.stdout
     other = stormtracks("demo", "--out", out, "--members", "2", "--seed", "1")
@@ -219,7 +253,7 @@ def test_storms_of_known_truth_are_found_with_default_settings(tmp_path: Path) -
     campaign = load_settings(demonstration.campaign_file, environment={}).campaign
     for year in (2001, 2002):
         for member in (1, 2):
-            run_task(year, member, "vort_track", settings=campaign.model_dump(mode="json"))
+            run_task(year, member, "vort_track", settings=campaign.model_dump(mode="json"), first_years=[2001])
     found = demonstration.verify(campaign)
     assert found.hits + found.misses >= 2 * 60
     assert found.probability_of_detection >= 0.98

@@ -260,7 +260,7 @@ def test_quiet_lines() -> None:
 def test_a_good_end_is_one_line() -> None:
     good = Summary({"complete": 12, "failure": 0}, 12, 0, {"tracks": 96}, (), False, "", 65.0, "stormtracks run x")
     assert report(good) == ["12 of 12 tasks complete; 96 tracks; 0:01:05"]
-    assert report(good, "storms") == ["12 of 12 tasks complete; 0 storms; 0:01:05"]
+    assert report(good, "storms") == ["96 tracks", "12 of 12 tasks complete; 0 storms; 0:01:05"]
 
 
 def test_an_unknown_eta_is_said_to_be() -> None:
@@ -312,11 +312,12 @@ def test_a_campaign_line_by_line() -> None:
     with LocalBackend(f"{TOYS}:double") as backend:
         Manager(PyroTaskSchedule(2001, 2001, 3), backend, make_board("plain", stream)).run()
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[3].endswith(" pid")  # the other whole numbers that the task returns
     for member, line in enumerate(lines[:3], start=1):
         pattern = rf"2001 m00{member} complete {2 * member} tracks \d+\.\d s \({member} of 3, ETA \d:\d\d:\d\d\)"
         assert re.fullmatch(pattern, line)
-    assert re.fullmatch(r"3 of 3 tasks complete; 12 tracks; \d:\d\d:\d\d", lines[3])
+    assert re.fullmatch(r"3 of 3 tasks complete; 12 tracks; \d:\d\d:\d\d", lines[4])
 
 
 # --- on a terminal

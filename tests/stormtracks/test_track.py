@@ -1,6 +1,7 @@
 """Links between centres, and the seams of blocks and years that must not show in them."""
 
 import itertools
+from collections.abc import Generator, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
-from stormtracks.blocks import read_blocks
+from stormtracks.blocks import Block, read_blocks
 from stormtracks.detect import Centres
 from stormtracks.grid import Grid, great_circle_distance, unit_vectors
 from stormtracks.reanalysis.archive import Quantity
@@ -216,13 +217,25 @@ def test_years_tracked_one_by_one_give_the_tracks_of_the_unbroken_run(
     assert expected
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 10_000), campaigns, st.integers(1, 80))
-def test_the_length_of_a_block_never_shows(seed: int, campaign: CampaignSettings, block_steps: int) -> None:
+def split(blocks: Iterable[Block], lengths: Iterator[int]) -> Generator[Block, None, None]:
+    """The same blocks, cut at other places."""
+    for block in blocks:
+        start = 0
+        while start < len(block.times):
+            part = slice(start, start + next(lengths))
+            fields = tuple(field[part] for field in block.fields)
+            yield Block(fields, block.times[part], block.cut[part], block.grid, block.quantities, block.inputs)
+            start = part.stop
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), campaigns, st.lists(st.integers(1, 30), min_size=1, max_size=12))
+def test_the_length_of_a_block_never_shows(seed: int, campaign: CampaignSettings, lengths: list[int]) -> None:
     archive = moving_noise(seed, "noleap")
     expected = of_year(archive, campaign, 2002)
-    archive.block_steps = block_steps
-    got = of_year(archive, campaign, 2002)
+    years = itertools.takewhile(lambda y: archive.has_year(y, 1), itertools.count(2002))
+    blocks = read_blocks(archive, campaign.data, 1, years, warm_up=WARM_UP)
+    got = follow(split(blocks, itertools.cycle(lengths)), campaign, 1, 2002)
     assert records(got) == records(expected)
     assert got.attributes == expected.attributes
 
