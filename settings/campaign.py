@@ -116,6 +116,15 @@ Years = Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_parse_years
 Members = Annotated[Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)]
 
 
+def _whole_number(value: Any) -> Any:
+    # Environment variables are texts, which a choice of numbers does not take.
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _split_at_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 class DataSettings(_Model):
     """Where the fields are and how they are laid out."""
 
@@ -125,7 +134,7 @@ class DataSettings(_Model):
     )
     pattern: str = Field(default="*.nc", description="cf only: names of the files below root, as a glob")
     variable: str | None = Field(default=None, description="variable to follow, by its name in the file")
-    wind: tuple[str, str] | None = Field(
+    wind: Annotated[tuple[str, str] | None, BeforeValidator(_split_at_commas)] = Field(
         default=None, description="eastward and northward wind whose vorticity is followed; default u850, v850"
     )
     level: float | None = Field(
@@ -135,7 +144,7 @@ class DataSettings(_Model):
         default="error", description="a gap in time inside a file: error, or cut the tracks"
     )
     missing: Literal["error", "mask"] = Field(default="error", description="missing values: error, or mask the points")
-    breaks: tuple[str, ...] = Field(
+    breaks: Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)] = Field(
         default=(), description="days (YYYY-MM-DD) on which a stream starts afresh: tracks are cut"
     )
 
@@ -164,12 +173,12 @@ class DetectionSettings(_Model):
         default="auto",
         description="value a centre must reach, in SI units; auto: 4e-5 s-1 for vorticity, none for all else",
     )
-    region: tuple[float, float, float, float] | None = Field(
+    region: Annotated[tuple[float, float, float, float] | None, BeforeValidator(_split_at_commas)] = Field(
         default=None, description="west, south, east, north in degrees; may cross 0 or 180"
     )
     merge_km: float = Field(default=0.0, ge=0, description="the weaker of two centres closer than this is absorbed; km")
     refine: bool = Field(default=True, description="place centres between grid points by a quadratic fit")
-    vorticity_order: Literal[2, 4] = Field(
+    vorticity_order: Annotated[Literal[2, 4], BeforeValidator(_whole_number)] = Field(
         default=2, description="order of the differences that give vorticity from wind"
     )
 

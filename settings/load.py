@@ -66,7 +66,7 @@ def load_settings(
         Values by dotted name, ``{"run.workers": 4}``; strongest of all.
     environment : mapping, optional
         Environment variables; those of the process if not given. ``STORMTRACKS_TRACKING__MIN_POINTS=8`` sets
-        ``tracking.min_points``; lists are written as JSON.
+        ``tracking.min_points``; lists as ``1,2,3`` or as JSON.
 
     Raises
     ------
@@ -193,7 +193,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             known = list(_leaves(CampaignSettings().model_dump(), CampaignSettings))
             lines.append(f"unknown setting {place!r} ({origins.get(place, '?')}){_likely(place, known)}")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = "too few values" if problem["type"] == "missing" else problem["msg"]
+            message = message.removeprefix("Value error, ")
             lines.append(f"setting {place!r} = {problem['input']!r} ({origins.get(name, '?')}): {message}")
     return "\n".join(dict.fromkeys(lines))
 

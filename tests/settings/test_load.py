@@ -54,6 +54,23 @@ def test_the_original_preset_is_the_code_of_2014() -> None:
     assert campaign.season == Season(start="06-01", end="12-01")
 
 
+def test_whatever_can_be_set_can_be_set_in_the_environment() -> None:
+    campaign = load_settings(
+        environment=NOWHERE
+        | {
+            "STORMTRACKS_DETECTION__VORTICITY_ORDER": "4",
+            "STORMTRACKS_DETECTION__REGION": "350, 0, 20, 60",
+            "STORMTRACKS_DETECTION__REFINE": "false",
+            "STORMTRACKS_DATA__WIND": "u10m,v10m",
+            "STORMTRACKS_DATA__BREAKS": '["1950-01-01"]',
+            "STORMTRACKS_SEASON": "DJF",
+        }
+    ).campaign
+    assert (campaign.detection.vorticity_order, campaign.detection.region) == (4, (350, 0, 20, 60))
+    assert (campaign.detection.refine, campaign.data.wind) == (False, ("u10m", "v10m"))
+    assert (campaign.data.breaks, campaign.season.start) == (("1950-01-01",), "12-01")
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
