@@ -12,8 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 __all__ = [
     "CampaignSettings",
+    "ClusterSettings",
     "DataSettings",
     "DetectionSettings",
+    "HostSettings",
     "ResultsSettings",
     "RunSettings",
     "Season",
@@ -213,17 +215,66 @@ class ResultsSettings(_Model):
 class RunSettings(_Model):
     """How the work is carried out; never changes a result."""
 
-    backend: Literal["local"] = Field(default="local", description="what carries the work")
+    backend: Literal["local", "pyro"] = Field(default="pyro", description="what carries the work: local or pyro")
     workers: int = Field(default=2, ge=1, le=1024, description="worker processes on this machine")
     time_limit: float = Field(default=3600.0, gt=0, description="seconds one attempt may take")
     memory_limit: float = Field(default=4.0, gt=0, description="GiB of memory one worker process may take")
     max_attempts: int = Field(default=2, ge=1, description="attempts at a task before it is given up")
 
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class HostSettings(_Model):
+    """One machine of the cluster; what is not given here is taken from the cluster's section."""
+
+    name: str = Field(
+        pattern=_NAME, description="name of the host, as ssh knows it (an alias of ~/.ssh/config will do)"
+    )
+    address: str | None = Field(default=None, description="address its worker listens on; default: the host's name")
+    slots: int = Field(default=1, ge=1, le=1024, description="tasks at a time")
+    user: str | None = Field(default=None, description="who logs in")
+    port: int | None = Field(default=None, ge=1, le=65535, description="port of its ssh server")
+    key: Path | None = Field(default=None, description="private key file")
+    python: str | None = Field(default=None, description="python that has stormtracks installed there")
+    environment: dict[str, str] = Field(default={}, description="environment variables of its worker")
+
+
+class ClusterSettings(_Model):
+    """The machines that carry the work, and how they are reached; never changes a result.
+
+    Without hosts, the work is done by one worker on this machine, started by the manager.
+    """
+
+    hosts: tuple[HostSettings, ...] = Field(default=(), description="the machines; a [[cluster.hosts]] table for each")
+    nameserver: str | None = Field(
+        default=None, pattern=r"^[^\s:]+:\d{1,5}$", description="HOST:PORT of the name server; none: the manager's own"
+    )
+    listen: str = Field(default="127.0.0.1", description="address that the name server of the manager listens on")
+    user: str | None = Field(default=None, description="who logs in; default: as ssh does")
+    port: int | None = Field(default=None, ge=1, le=65535, description="port of the ssh servers; default: as ssh does")
+    key: Path | None = Field(default=None, description="private key file; default: as ssh does")
+    python: str = Field(default="python3", description="python that has stormtracks installed on the hosts")
+    environment: dict[str, str] = Field(default={}, description="environment variables of the workers")
+    log_folder: Path = Field(default=Path("stormtracks-logs"), description="folder on each host for its worker's log")
+    heartbeat: float = Field(default=2.0, gt=0, le=60, description="seconds a call to a worker waits at most")
+    silence: float = Field(default=30.0, gt=0, description="seconds without an answer after which a worker is given up")
+    patience: float = Field(default=60.0, gt=0, description="seconds to wait for the first worker")
+    connect_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for an ssh connection")
+    insecure: bool = Field(default=False, description="allow plain text beyond this machine")
+
+    @model_validator(mode="after")
+    def _each_host_once(self) -> ClusterSettings:
+        names = [host.name for host in self.hosts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"host {', '.join(twice)} is named twice")
+        return self
+
+
 class CampaignSettings(_Model):
     """Everything a campaign decides."""
 
-    name: str = Field(default="campaign", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the campaign")
+    name: str = Field(default="campaign", pattern=_NAME, description="name of the campaign")
     task: str = Field(default="vort_track", description="what is done for each year and member")
     years: Years = Field(default="all", description="years, such as 2000-2012, 2005 or a list, or all the data hold")
     members: Members = Field(
@@ -236,6 +287,7 @@ class CampaignSettings(_Model):
     tracking: TrackingSettings = Field(default=TrackingSettings(), description="links between centres")
     results: ResultsSettings = Field(default=ResultsSettings(), description="the output")
     run: RunSettings = Field(default=RunSettings(), description="the machinery")
+    cluster: ClusterSettings = Field(default=ClusterSettings(), description="the machines")
 
     @property
     def science(self) -> dict[str, Any]:
