@@ -197,7 +197,7 @@ def report(summary: Summary, noun: str = "tracks") -> list[str]:
             f"  attempt {one.attempt.number} on {one.worker}: {one.status}: {one_line(one.reason)}" for one in reasons
         ]
     if summary.problem:
-        lines.append(f"the campaign could not go on: {one_line(summary.problem)}")
+        lines += f"the campaign could not go on: {summary.problem}".split("\n")
     if summary.interrupted:
         lines.append("stopped before the end; nothing that is complete is lost")
     if summary.resume and not summary.ok:

@@ -8,11 +8,13 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from stormtracks.cluster.backends.base import Backend
 from stormtracks.cluster.backends.local import LocalBackend
 from stormtracks.cluster.listener import Change, Listener, Progress, Snapshot, Summary
 from stormtracks.cluster.manager import Manager
@@ -25,7 +27,7 @@ from stormtracks.settings.campaign import CampaignSettings
 from stormtracks.settings.errors import SettingsError
 from stormtracks.tasks import SCIENCE_VERSION, summary_of
 
-__all__ = ["StatusFile", "describe_status", "read_status", "run_campaign"]
+__all__ = ["StatusFile", "describe_status", "exit_status", "read_status", "run_campaign"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
         If the data do not hold the years or members asked for.
     InputError, ResultsError
         If the data or the results folder cannot be used at all.
+    ClusterError
+        If the cluster cannot be set up.
     """
     task = task_name(campaign.task)
     years, members = years_and_members(campaign)
@@ -60,17 +64,54 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
     results.claim(campaign.science, campaign.settings_hash, replace=replace)
     results.clean()
     first_years = sorted(set(years) - {year + 1 for year in years})
+    cluster = campaign.cluster
+    with _backend(campaign, first_years, slots=min(campaign.run.workers, len(schedule))) as backend:
+        status = StatusFile(listener, campaign, resume)
+        is_finished = _finished_in(results, campaign, first_years)
+        manager = Manager(
+            schedule,
+            backend,
+            status,
+            is_finished=is_finished,
+            heartbeat=cluster.heartbeat,
+            # The backend of a cluster gives up by itself a little earlier, and knows why.
+            silence=cluster.heartbeat + 1.5 * cluster.silence,
+            patience=cluster.patience if campaign.run.backend == "pyro" else 0.0,
+            resume=resume,
+        )
+        return manager.run()
+
+
+def exit_status(summary: Summary) -> int:
+    """How a command that has run a campaign ends.
+
+    0: all complete; 1: a task failed or timed out; 3: no worker came, or none was left; 130: stopped by Ctrl-C.
+    """
+    if summary.interrupted:
+        return 130
+    if summary.problem:
+        return 3
+    return 0 if summary.ok else 1
+
+
+@contextmanager
+def _backend(campaign: CampaignSettings, first_years: Sequence[int], *, slots: int) -> Iterator[Backend]:
+    """What carries the work of a campaign; `slots` are those that this machine gives."""
+    if campaign.run.backend == "pyro":
+        # Imported here: who works without a cluster need not wait for its libraries.
+        from stormtracks.cluster.embedded import open_cluster
+
+        with open_cluster(campaign, first_years, slots=slots) as cluster:
+            yield cluster
+        return
     with LocalBackend(
         "stormtracks.tasks:run_task",
-        slots=min(campaign.run.workers, len(schedule)),
+        slots=slots,
         time_limit=campaign.run.time_limit,
         memory_limit_gib=campaign.run.memory_limit,
         arguments={"settings": campaign.model_dump(mode="json"), "first_years": first_years},
     ) as backend:
-        status = StatusFile(listener, campaign, resume)
-        return Manager(
-            schedule, backend, status, is_finished=_finished_in(results, campaign, first_years), resume=resume
-        ).run()
+        yield backend
 
 
 def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tuple[int, ...]]:

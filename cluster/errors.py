@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from stormtracks.errors import StormtracksError
 
-__all__ = ["BackendError", "ClusterError", "NotScheduledError", "UnknownStatusError", "UnknownTaskError"]
+__all__ = [
+    "BackendError",
+    "ClusterError",
+    "GoneError",
+    "HostError",
+    "ListenError",
+    "NoAnswerError",
+    "NotScheduledError",
+    "SessionError",
+    "TransportError",
+    "UnknownStatusError",
+    "UnknownTaskError",
+    "WorkerRefusedError",
+]
 
 
 class ClusterError(StormtracksError):
@@ -25,3 +38,31 @@ class NotScheduledError(ClusterError, LookupError):
 
 class BackendError(ClusterError):
     """A backend cannot carry work: it is misused, its workers cannot start, or it has none left."""
+
+
+class ListenError(ClusterError):
+    """An address cannot be listened on, or must not be."""
+
+
+class TransportError(ClusterError):
+    """A call to another process has failed on the way, or inside it for no reason that it knows."""
+
+
+class NoAnswerError(TransportError):
+    """No answer came in time; whoever was called may be cut off, hanging or gone."""
+
+
+class GoneError(TransportError):
+    """Nobody is there any more: the process that had this address has ended."""
+
+
+class WorkerRefusedError(ClusterError):
+    """A worker cannot be used for a campaign as it is."""
+
+
+class SessionError(ClusterError):
+    """A worker knows nothing of this session, or has given itself to another manager since."""
+
+
+class HostError(ClusterError):
+    """A host of the cluster cannot be reached, or did not do what it was asked."""

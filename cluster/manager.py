@@ -31,18 +31,18 @@ LAST_FAILURES = 8
 """Failures that a snapshot shows."""
 _PACE_OVER = 200
 """Tasks over which the throughput is taken."""
-_SILENT_HEARTBEATS = 30
-"""Heartbeats without an answer after which a worker is given up."""
-_JOIN_LIMIT = 10.0
-"""Seconds to wait at the end for the thread of a worker, beyond its heartbeat."""
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks for workers while there is none."""
+_STOP_LIMIT = 5.0
+"""Seconds beyond a heartbeat that workers are given to cancel what runs, and their threads to end."""
 
 
 class Manager:
     """Hands out the tasks of a schedule until all are done, or until it is told to stop.
 
     SIGINT and SIGTERM stop it cleanly: nothing more is handed out, and running attempts are cancelled; a second one
-    raises KeyboardInterrupt at once. A worker whose backend raises an error, or does not answer for 30 heartbeats, is
-    not used again, and its tasks go to the others.
+    raises KeyboardInterrupt at once. When a backend raises an error for a worker, or does not answer for too long, the
+    worker's tasks go to the others. It is used again when the backend offers it with another session.
 
     Parameters
     ----------
@@ -57,6 +57,10 @@ class Manager:
         else None.
     heartbeat : float
         Seconds a call to the backend may wait; how soon a cancellation or a late worker is seen.
+    silence : float
+        Seconds without an answer after which a worker is given up, whatever its backend says.
+    patience : float
+        Seconds to go on without any worker.
     resume : str
         The command that goes on with this campaign, for the summary.
     clock : callable
@@ -71,6 +75,8 @@ class Manager:
         *,
         is_finished: Callable[[int, int], Mapping[str, Any] | None] = lambda year, ensemble_member: None,
         heartbeat: float = 1.0,
+        silence: float = 30.0,
+        patience: float = 0.0,
         resume: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,13 +85,19 @@ class Manager:
         self._listener = listener
         self._is_finished = is_finished
         self._heartbeat = heartbeat
+        self._silence = silence
+        self._patience = patience
         self._resume = resume
         self._clock = clock
         self._events: SimpleQueue[_Answer | None] = SimpleQueue()
         self._drivers: dict[str, _Driver] = {}
         self._gone: dict[str, str] = {}
+        self._given_up: set[Worker] = set()
+        self._had_workers = False
         self._stopping = False
+        self._stop_by = float("inf")
         self._began = clock()
+        self._alone_since = self._began
         self._met_at = float("-inf")
         self._finish_times: deque[float] = deque(maxlen=_PACE_OVER)
         self._last_failures: deque[Failure] = deque(maxlen=LAST_FAILURES)
@@ -101,7 +113,7 @@ class Manager:
             Counts, totals, and every failure with its reasons. That tasks fail, workers go or the user stops it is
             told there, and raises nothing.
         """
-        self._began = self._clock()
+        self._began = self._alone_since = self._clock()
         self._listener.begin(self.snapshot())
         try:
             with _on_signal(self.stop):
@@ -119,6 +131,7 @@ class Manager:
     def stop(self) -> None:
         """Hand out nothing more and cancel what runs; from any thread, or from a signal handler."""
         self._stopping = True
+        self._stop_by = min(self._stop_by, self._clock() + self._heartbeat + _STOP_LIMIT)
         self._events.put(None)
 
     def snapshot(self) -> Snapshot:
@@ -143,35 +156,63 @@ class Manager:
     # --- workers
 
     def _meet_workers(self) -> None:
-        """Put every worker to use that was not known a heartbeat ago."""
+        """Put every worker to use that was not known a heartbeat ago, and hand no more to one that is not offered."""
         now = self._clock()
-        if self._stopping or now - self._met_at < self._heartbeat:
+        if self._stopping or now - self._met_at < self._pause:
             return
         self._met_at = now
-        for worker in self._backend.workers():
-            if worker.name not in self._drivers and worker.name not in self._gone:
+        offered = set(self._backend.workers())
+        for driver in tuple(self._drivers.values()):
+            driver.offered = driver.worker in offered
+            if not driver.offered and not driver.running:
+                logger.info("worker %s takes its leave", driver.worker.name)
+                self._part_with(driver)
+        for worker in sorted(offered - self._given_up, key=lambda worker: worker.name):
+            if worker.name not in self._drivers:
+                self._gone.pop(worker.name, None)
+                self._had_workers = True
                 driver = _Driver(worker, self._backend, self._heartbeat, self._events)
                 self._drivers[worker.name] = driver
                 driver.start()
                 self._give_orders(driver)
 
+    @property
+    def _pause(self) -> float:
+        """Seconds between two looks for workers."""
+        return self._heartbeat if self._drivers else min(self._heartbeat, _LOOK_AGAIN)
+
     def _goes_on(self) -> bool:
         if self._stopping:
-            return any(driver.running for driver in self._drivers.values())
-        return bool(self._drivers) and not self._schedule.done
+            return any(driver.running for driver in self._drivers.values()) and self._clock() < self._stop_by
+        if self._schedule.done:
+            return False
+        return bool(self._drivers) or self._clock() - self._alone_since < self._patience
+
+    def _part_with(self, driver: _Driver) -> None:
+        del self._drivers[driver.worker.name]
+        driver.orders.put(None)
+        if not self._drivers:
+            self._alone_since = self._clock()
 
     def _dismiss(self) -> None:
+        overdue = self._clock() >= self._stop_by
+        for driver in [driver for driver in self._drivers.values() if driver.running and overdue]:
+            logger.warning("worker %s does not answer; left alone", driver.worker.name)
+            self._part_with(driver)
+            for attempt in driver.running:
+                self._apply(Outcome(attempt, "lost", error="stopped, and no answer"), driver.worker.name)
         for driver in self._drivers.values():
             driver.orders.put(None)
+        deadline = time.monotonic() + self._heartbeat + _STOP_LIMIT
         for driver in self._drivers.values():
-            driver.join(self._heartbeat + _JOIN_LIMIT)
+            driver.join(max(deadline - time.monotonic(), 0.0))
             if driver.is_alive():
                 logger.warning("worker %s does not answer; left alone", driver.worker.name)
 
     def _take_answer(self) -> None:
         """Apply the next answer of a worker, if one comes within a heartbeat, and give it its next orders."""
         try:
-            answer = self._events.get(timeout=self._heartbeat)
+            answer = self._events.get(timeout=self._pause)
         except Empty:
             answer = None
         if answer is not None:
@@ -181,25 +222,30 @@ class Manager:
                 self._apply(outcome, driver.worker.name)
             if answer.problem:
                 self._lose(driver, answer.problem)
-            elif driver.worker.name in self._drivers and self._goes_on():
+            elif self._drivers.get(driver.worker.name) is driver and self._goes_on():
                 self._give_orders(driver)
         if self._events.empty():
-            silent_since = self._clock() - _SILENT_HEARTBEATS * self._heartbeat
+            silent_since = self._clock() - self._silence
             for driver in [driver for driver in self._drivers.values() if driver.ordered_at < silent_since]:
-                self._lose(driver, f"no answer for {_SILENT_HEARTBEATS} heartbeats")
+                self._lose(driver, f"no answer for {self._silence:g} s")
 
     def _lose(self, driver: _Driver, problem: str) -> None:
+        """Take the tasks of a worker back; only its return with another session brings it into use again."""
         name = driver.worker.name
-        if self._drivers.pop(name, None) is not None:
-            logger.warning("worker %s is used no more: %s", name, problem)
-            self._gone[name] = problem
-            driver.orders.put(None)
-            lost, driver.running = driver.running, {}
-            for attempt in lost:
-                self._apply(Outcome(attempt, "lost", error=f"worker {name} is gone: {problem}"), name)
+        if self._drivers.get(name) is not driver:
+            return
+        logger.warning("worker %s is gone: %s", name, problem)
+        self._gone[name] = problem
+        self._given_up.add(driver.worker)
+        self._part_with(driver)
+        now = self._clock()
+        lost, driver.running = driver.running, {}
+        for attempt, since in lost.items():
+            if self._schedule.orphaned(attempt):
+                self._tell(Change("lost", attempt, name, now - since, error=f"worker {name} is gone: {problem}"))
 
     def _give_orders(self, driver: _Driver) -> None:
-        begin = self._choose(driver)
+        begin = self._choose(driver) if driver.offered else []
         cancel = tuple(driver.running) if self._stopping else ()
         now = self._clock()
         if begin and not self._finish_times:
@@ -216,7 +262,7 @@ class Manager:
         name = driver.worker.name
         free = driver.worker.slots - len(driver.running)
         while len(chosen) < free and not self._stopping:
-            assignment = self._schedule.next_assignment(name)
+            assignment = self._schedule.next_assignment(name, others=len(self._drivers) > 1)
             if not assignment:
                 break
             to_do = tuple(attempt for attempt in assignment if not self._was_finished(attempt, name))
@@ -284,8 +330,10 @@ class Manager:
         )
         problem = ""
         if not (self._drivers or self._stopping or self._schedule.done):
-            lost = "; ".join(f"{name}: {reason}" for name, reason in self._gone.items())
-            problem = f"no worker is left ({lost})" if lost else "the backend has no workers"
+            reasons = self._gone | dict(self._backend.troubles())
+            bound = f" within {self._patience:g} s" if self._patience else ""
+            problem = f"no worker is left{bound}" if self._had_workers else f"no worker came{bound}"
+            problem += "".join(f"\n  {name}: {' '.join(reason.split())}" for name, reason in sorted(reasons.items()))
         return Summary(
             counts=self._schedule.counts,
             total=len(self._schedule),
@@ -317,6 +365,8 @@ class _Driver(threading.Thread):
         self.worker = worker
         self.running: dict[Attempt, float] = {}
         """Attempts at the worker and when they were handed out; the manager's to change."""
+        self.offered = True
+        """Whether the backend still offers it, so that it may be given work."""
         self.ordered_at = 0.0
         self.orders: SimpleQueue[tuple[Sequence[Assignment], Sequence[Attempt]] | None] = SimpleQueue()
         """What to begin and to cancel next; None ends the thread."""

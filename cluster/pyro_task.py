@@ -174,9 +174,10 @@ class Failure:
 class PyroTaskSchedule:
     """All tasks of a campaign in order of year and member: hands out the next one and accepts what became of it.
 
-    A task that fails goes out again, after all fresh ones, until it has used up `max_attempts`; it shows its failure
-    until then. A lost attempt makes its task outstanding again and does not count against it. No call looks at all
-    tasks to find the next one.
+    A task that fails goes out again, after all fresh ones and to another worker where there is one, until it has used
+    up `max_attempts`; it shows its failure until then. A lost attempt makes its task outstanding again, and an orphaned
+    one lets it show a timeout until it goes out again, before all others; neither counts against the task. No call
+    looks at all tasks to find the next one.
 
     Parameters
     ----------
@@ -233,7 +234,11 @@ class PyroTaskSchedule:
         # Outstanding tasks are those at or after the first fresh one, and those that came back.
         self._first_fresh = 0
         self._came_back: list[int] = []
-        self._retries: OrderedDict[int, None] = OrderedDict()
+        self._orphans: OrderedDict[int, None] = OrderedDict()
+        # Tasks to be tried again, by the worker that failed last, each with its place among all of them.
+        self._retries: dict[str, OrderedDict[int, int]] = {}
+        self._failed_at: dict[int, str] = {}
+        self._retries_made = 0
         self._attempts_made = array("I", bytes(array("I").itemsize * size))
         self._current: dict[int, tuple[int, str]] = {}
         self._failures: dict[int, list[Failure]] = {}
@@ -273,7 +278,8 @@ class PyroTaskSchedule:
     @property
     def left(self) -> int:
         """Number of tasks that are outstanding, working, or waiting to be tried again."""
-        return self._counts["outstanding"] + self._counts["working"] + len(self._retries)
+        waiting = len(self._orphans) + len(self._failed_at)
+        return self._counts["outstanding"] + self._counts["working"] + waiting
 
     @property
     def done(self) -> bool:
@@ -307,16 +313,24 @@ class PyroTaskSchedule:
 
     # --- events
 
-    def next_assignment(self, worker: str) -> Assignment:
+    def next_assignment(self, worker: str, *, others: bool = False) -> Assignment:
         """Hand work to `worker`: mark the next task as working and number the attempt; empty if nothing can go out.
 
-        Fresh tasks go out before those that are tried again.
+        Orphaned tasks go out first, then fresh ones, then those that are tried again.
+
+        Parameters
+        ----------
+        worker : str
+        others : bool
+            Whether there are other workers: what this one has failed last is then left to them.
         """
-        index = self._next_outstanding_index()
+        index = next(iter(self._orphans), None)
         if index is None:
-            if not self._retries:
-                return ()
-            index = next(iter(self._retries))
+            index = self._next_outstanding_index()
+        if index is None:
+            index = self._next_retry_index(worker, others)
+        if index is None:
+            return ()
         self._set_code(index, _CODES["working"])
         self._attempts_made[index] += 1
         self._current[index] = (self._attempts_made[index], worker)
@@ -339,6 +353,14 @@ class PyroTaskSchedule:
         """An attempt ended through no fault of its task, which is outstanding again; False if it was stale."""
         return self._settle(attempt, "outstanding") is not None
 
+    def orphaned(self, attempt: Attempt) -> bool:
+        """The worker of an attempt is gone; its task shows a timeout until it goes out again. False if it was stale."""
+        settled = self._settle(attempt, "timeout")
+        if settled is None:
+            return False
+        self._orphans[settled[0]] = None
+        return True
+
     def failures(self) -> Iterator[tuple[PyroTask, tuple[Failure, ...]]]:
         """Every task that failed or timed out at least once, with each reason in order; in order of year and member."""
         for index in sorted(self._failures):
@@ -350,7 +372,9 @@ class PyroTaskSchedule:
         """Give a task a status. Whatever attempt was under way or waiting counts no more."""
         old = self._codes[index]
         self._current.pop(index, None)
-        self._retries.pop(index, None)
+        self._orphans.pop(index, None)
+        if (worker := self._failed_at.pop(index, None)) is not None:
+            del self._retries[worker][index]
         if old == code:
             return
         self._counts[_STATUS_OF[old]] -= 1
@@ -380,7 +404,9 @@ class PyroTaskSchedule:
         failures = self._failures.setdefault(index, [])
         failures.append(Failure(attempt, status, worker, reason))
         if len(failures) < self.max_attempts:
-            self._retries[index] = None
+            self._retries_made += 1
+            self._retries.setdefault(worker, OrderedDict())[index] = self._retries_made
+            self._failed_at[index] = worker
         return True
 
     def _next_outstanding_index(self) -> int | None:
@@ -393,6 +419,11 @@ class PyroTaskSchedule:
         found = codes.find(_OUTSTANDING, self._first_fresh)
         self._first_fresh = len(codes) if found < 0 else found
         return None if found < 0 else found
+
+    def _next_retry_index(self, worker: str, others: bool) -> int | None:
+        """The task that waits longest to be tried again."""
+        queues = [queue for name, queue in self._retries.items() if queue and not (others and name == worker)]
+        return min((next((place, index) for index, place in queue.items()) for queue in queues), default=(0, None))[1]
 
     def _index(self, year: int, ensemble_member: int) -> int:
         start = self._year_start(year)

@@ -224,6 +224,8 @@ class RunSettings(_Model):
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
+Environment = dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+
 
 class HostSettings(_Model):
     """One machine of the cluster; what is not given here is taken from the cluster's section."""
@@ -231,13 +233,13 @@ class HostSettings(_Model):
     name: str = Field(
         pattern=_NAME, description="name of the host, as ssh knows it (an alias of ~/.ssh/config will do)"
     )
-    address: str | None = Field(default=None, description="address its worker listens on; default: the host's name")
+    address: str | None = Field(default=None, description="address its worker listens on; default: where ssh comes in")
     slots: int = Field(default=1, ge=1, le=1024, description="tasks at a time")
     user: str | None = Field(default=None, description="who logs in")
     port: int | None = Field(default=None, ge=1, le=65535, description="port of its ssh server")
     key: Path | None = Field(default=None, description="private key file")
     python: str | None = Field(default=None, description="python that has stormtracks installed there")
-    environment: dict[str, str] = Field(default={}, description="environment variables of its worker")
+    environment: Environment = Field(default={}, description="environment variables of its worker")
 
 
 class ClusterSettings(_Model):
@@ -255,7 +257,7 @@ class ClusterSettings(_Model):
     port: int | None = Field(default=None, ge=1, le=65535, description="port of the ssh servers; default: as ssh does")
     key: Path | None = Field(default=None, description="private key file; default: as ssh does")
     python: str = Field(default="python3", description="python that has stormtracks installed on the hosts")
-    environment: dict[str, str] = Field(default={}, description="environment variables of the workers")
+    environment: Environment = Field(default={}, description="environment variables of the workers")
     log_folder: Path = Field(default=Path("stormtracks-logs"), description="folder on each host for its worker's log")
     heartbeat: float = Field(default=2.0, gt=0, le=60, description="seconds a call to a worker waits at most")
     silence: float = Field(default=30.0, gt=0, description="seconds without an answer after which a worker is given up")

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: all complete; 1: a task failed or timed out, or a file could not be used; 2: usage or settings are wrong, or
-    the campaign could not start; 130: stopped by Ctrl-C.
+    the campaign could not start; 3: no worker came, or none was left; 130: stopped by Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_track(commands)
     _add_settings(commands)
+    _add_hosts(commands)
     return parser
 
 
@@ -89,13 +90,13 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a campaign, or what is left of it")
     run.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
     run.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (results.root)")
-    run.add_argument("--backend", choices=["local"], help="what carries the work (run.backend)")
     _add_run_options(run)
     run.set_defaults(command=_run)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=_count, metavar="N", help="worker processes (run.workers)")
+    command.add_argument("--backend", choices=["local", "pyro"], help="what carries the work (run.backend)")
     command.add_argument("--replace", action="store_true", help="delete results of other settings that lie in the way")
     board = command.add_mutually_exclusive_group()
     board.add_argument("--quiet", action="store_true", help="only failures, and the summary at the end")
@@ -137,6 +138,12 @@ def _add_settings(commands: Any) -> None:
     settings.set_defaults(command=_settings)
 
 
+def _add_hosts(commands: Any) -> None:
+    hosts = commands.add_parser("hosts", help="check every host of a campaign")
+    hosts.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
+    hosts.set_defaults(command=_hosts)
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
@@ -166,18 +173,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_campaign(campaign: Any, arguments: argparse.Namespace, resume: list[str]) -> int:
     from stormtracks.cluster.board import make_board
-    from stormtracks.cluster.campaign import run_campaign
+    from stormtracks.cluster.campaign import exit_status, run_campaign
 
     board = make_board("json" if arguments.json else "quiet" if arguments.quiet else "auto", sys.stdout)
     try:
-        summary = run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume))
+        return exit_status(run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume)))
     except StormtracksError as error:
         # Tasks that fail are told in the summary: what comes here kept the campaign from starting.
         print(f"stormtracks: {error}", file=sys.stderr)
         return USAGE
-    if summary.interrupted:
-        return INTERRUPTED
-    return COMPLETE if summary.ok else FAILED
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -196,7 +200,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     if not demonstration.write_input(replace=arguments.replace):
         say("they are there already", flush=True)
     loaded = load_settings(
-        demonstration.campaign_file, command_line=_without_none({"run.workers": arguments.workers}), environment={}
+        demonstration.campaign_file,
+        command_line=_without_none({"run.backend": arguments.backend, "run.workers": arguments.workers}),
+        environment={},
     )
     resume = ["stormtracks", "demo", "--out", str(arguments.out), "--years", arguments.years]
     resume += ["--members", str(arguments.members), "--seed", str(arguments.seed)]
@@ -259,6 +265,14 @@ def _settings(arguments: argparse.Namespace) -> int:
 
     print("\n".join(describe_settings(load_settings(arguments.campaign), origin=arguments.origin)))
     return COMPLETE
+
+
+def _hosts(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.inspection import inspect_hosts, print_inspection
+    from stormtracks.settings.load import load_settings
+
+    inspections = inspect_hosts(load_settings(arguments.campaign).campaign)
+    return COMPLETE if print_inspection(inspections, sys.stdout) else FAILED
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ campaign's summary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -21,10 +21,14 @@ __all__ = ["Backend", "Running", "Worker"]
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Somewhere that work can be sent: a machine of so many slots, each of which takes one assignment at a time."""
+    """Somewhere that work can be sent: a machine of so many slots, each of which takes one assignment at a time.
+
+    A worker that was given up is used again only when it comes with another session.
+    """
 
     name: str
     slots: int
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class Backend(ABC):
     @abstractmethod
     def running(self, worker: str) -> tuple[Running, ...]:
         """The attempts under way on a worker, in order of slot; from any thread."""
+
+    def troubles(self) -> Mapping[str, str]:
+        """Why workers that should be there cannot be used now, by name."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -111,14 +111,17 @@ class LocalBackend(Backend):
         self._slots = [_Slot(number) for number in range(1, slots + 1)]
         self._waiting: deque[deque[Attempt]] = deque()
         self._lock = Lock()
+        self._bell_lock = Lock()
         self._closed = False
+        self._broken = False
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # The kernel ties a child to the thread that started it: this one lives until the backend closes, or the
         # process ends.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="stormtracks-slots")
 
     def workers(self) -> tuple[Worker, ...]:
-        """This machine."""
-        return (self._worker,)
+        """This machine, unless its children have proved that they cannot start."""
+        return () if self._broken else (self._worker,)
 
     def running(self, worker: str) -> tuple[Running, ...]:
         """The attempts under way, in order of slot."""
@@ -137,22 +140,39 @@ class LocalBackend(Backend):
             if self._closed:
                 raise BackendError("the local backend is closed", remedy="make a new one")
             self._waiting.extend(map(deque, begin))
-            outcomes = self._collect()
-            outcomes += self._cancel(set(cancel))
-            while True:
-                self._feed()
-                if outcomes or time.monotonic() >= deadline:
-                    return outcomes
-                self._wait_for_news(deadline)
-                outcomes += self._collect()
+            try:
+                return self._exchange(cancel, deadline)
+            except BackendError:
+                self._broken = True
+                raise
+
+    def wake(self) -> None:
+        """Let the `exchange` that waits now, or else the next one, return at once; from any thread."""
+        with self._bell_lock:
+            if not self._closed:
+                os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
         """End every child, with what it may have started itself; returns within a few seconds."""
-        with self._lock:
-            self._closed = True
-            self._waiting.clear()
-            _end([slot.release() for slot in self._slots])
+        self.wake()
+        with self._lock, self._bell_lock:
+            if not self._closed:
+                self._closed = True
+                self._waiting.clear()
+                _end([slot.release() for slot in self._slots])
+                os.close(self._bell)
         self._starter.shutdown()
+
+    def _exchange(self, cancel: Sequence[Attempt], deadline: float) -> list[Outcome]:
+        outcomes = self._collect()
+        outcomes += self._cancel(set(cancel))
+        woken = False
+        while True:
+            self._feed()
+            if outcomes or woken or time.monotonic() >= deadline:
+                return outcomes
+            woken = self._wait_for_news(deadline)
+            outcomes += self._collect()
 
     def _check_worker(self, worker: str) -> None:
         if worker != self._worker.name:
@@ -197,10 +217,15 @@ class LocalBackend(Backend):
         except OSError as error:
             raise BackendError(f"cannot start a child process: {error}", remedy="use fewer slots") from error
 
-    def _wait_for_news(self, deadline: float) -> None:
+    def _wait_for_news(self, deadline: float) -> bool:
+        """Wait for a child, a time limit or `wake`; whether it was `wake`."""
         now = time.monotonic()
         left = min([deadline - now, *(slot.seconds_left(now, self._time_limit) for slot in self._slots)])
-        connection.wait([source for slot in self._slots if slot.child for source in slot.child.sources], max(left, 0.0))
+        sources = [source for slot in self._slots if slot.child for source in slot.child.sources]
+        if self._bell not in connection.wait([*sources, self._bell], max(left, 0.0)):
+            return False
+        os.eventfd_read(self._bell)
+        return True
 
 
 class _Slot:

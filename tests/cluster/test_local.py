@@ -86,6 +86,17 @@ def test_results_come_back_with_their_attempts() -> None:
     assert len({one.result["pid"] for one in found.values()}) <= 2
 
 
+def test_a_wait_can_be_ended_from_another_thread() -> None:
+    with LocalBackend(toy_tasks.double) as backend:
+        (worker,) = backend.workers()
+        found: list[list[Outcome]] = []
+        waits = threading.Thread(target=lambda: found.append(backend.exchange(worker.name, [], [], BOUND)))
+        waits.start()
+        backend.wake()
+        waits.join(BOUND / 2)
+        assert found == [[]]
+
+
 def test_a_child_is_used_again() -> None:
     with LocalBackend("tests.cluster.toy_tasks:double") as backend:
         pids = {outcomes(backend, [member])[member].result["pid"] for member in range(1, 6)}

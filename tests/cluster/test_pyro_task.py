@@ -177,6 +177,34 @@ def test_a_lost_attempt_does_not_count_against_its_task() -> None:
     assert schedule.done
 
 
+def test_the_task_of_a_worker_that_is_gone_shows_a_timeout_and_goes_out_first() -> None:
+    schedule = PyroTaskSchedule(2000, 2000, 4, max_attempts=1)
+    attempts = [schedule.next_assignment("a")[0] for _ in range(3)]
+    assert schedule.orphaned(attempts[1])
+    assert schedule.orphaned(attempts[0])
+    assert not schedule.orphaned(attempts[0])
+    assert schedule.get_progress_for_year(2000) == "2000: TTW-"
+    assert schedule.left == 4
+    assert not schedule.done
+    assert schedule.next_assignment("b") == (Attempt(2, 2000, 2, "vort_track"),)
+    assert schedule.next_assignment("a", others=True) == (Attempt(2, 2000, 1, "vort_track"),)
+    assert schedule.get_progress_for_year(2000) == "2000: WWW-"
+    assert not schedule.completed(attempts[0])
+    assert list(schedule.failures()) == []
+
+
+def test_a_retry_goes_to_another_worker_where_there_is_one() -> None:
+    schedule = PyroTaskSchedule(2000, 2000, 3, max_attempts=3)
+    for worker in "aab":
+        (attempt,) = schedule.next_assignment(worker)
+        schedule.failed(attempt, "no")
+    assert schedule.next_assignment("c", others=True)[0].ensemble_member == 1
+    assert schedule.next_assignment("a", others=True)[0].ensemble_member == 3
+    assert schedule.next_assignment("a", others=True) == ()
+    assert schedule.left == 3
+    assert schedule.next_assignment("a")[0].ensemble_member == 2
+
+
 def test_a_stale_attempt_is_ignored_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
     schedule = PyroTaskSchedule(2000, 2000, 1)
     (first,) = schedule.next_assignment("a")
@@ -260,17 +288,21 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.current: dict[tuple[int, int], Attempt] = {}
         self.made = dict.fromkeys(KEYS, 0)
         self.strikes = dict.fromkeys(KEYS, 0)
+        self.workers: dict[Attempt, str] = {}
+        self.orphans: list[tuple[int, int]] = []
         self.retries: list[tuple[int, int]] = []
+        self.failed_at: dict[tuple[int, int], str] = {}
         self.known: list[Attempt] = []
         self.completions = dict.fromkeys(KEYS, 0)
 
     def outstanding(self) -> list[tuple[int, int]]:
         return [key for key in KEYS if self.status[key] == "outstanding"]
 
-    @rule(worker=st.sampled_from("ab"))
-    def hand_out(self, worker: str) -> None:
-        candidates = self.outstanding() or self.retries
-        assignment = self.schedule.next_assignment(worker)
+    @rule(worker=st.sampled_from("ab"), others=st.booleans())
+    def hand_out(self, worker: str, others: bool) -> None:
+        retries = [key for key in self.retries if not (others and self.failed_at[key] == worker)]
+        candidates = self.orphans or self.outstanding() or retries
+        assignment = self.schedule.next_assignment(worker, others=others)
         if not candidates:
             assert assignment == ()
             return
@@ -279,12 +311,14 @@ class ScheduleMachine(RuleBasedStateMachine):
         assert assignment == (Attempt(self.made[expected], *expected, "vort_track"),)
         assert expected not in self.current
         self.current[expected] = assignment[0]
+        self.workers[assignment[0]] = worker
         self.status[expected] = "working"
+        self.orphans = [key for key in self.orphans if key != expected]
         self.retries = [key for key in self.retries if key != expected]
         self.known.append(assignment[0])
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), event=st.sampled_from(["complete", "failure", "timeout", "lost"]))
+    @rule(data=st.data(), event=st.sampled_from(["complete", "failure", "timeout", "lost", "orphaned"]))
     def answer(self, data: st.DataObject, event: str) -> None:
         attempt = data.draw(st.sampled_from(self.known))
         key = (attempt.year, attempt.ensemble_member)
@@ -293,6 +327,8 @@ class ScheduleMachine(RuleBasedStateMachine):
             accepted = self.schedule.completed(attempt)
         elif event == "lost":
             accepted = self.schedule.lost(attempt)
+        elif event == "orphaned":
+            accepted = self.schedule.orphaned(attempt)
         else:
             fail = self.schedule.failed if event == "failure" else self.schedule.timed_out
             accepted = fail(attempt, "reason")
@@ -300,18 +336,22 @@ class ScheduleMachine(RuleBasedStateMachine):
         if not accepted:
             return
         del self.current[key]
-        self.status[key] = "outstanding" if event == "lost" else event
+        self.status[key] = {"lost": "outstanding", "orphaned": "timeout"}.get(event, event)
+        if event == "orphaned":
+            self.orphans.append(key)
         self.completions[key] += event == "complete"
         if event in ("failure", "timeout"):
             self.strikes[key] += 1
             if self.strikes[key] < MAX_ATTEMPTS:
                 self.retries.append(key)
+                self.failed_at[key] = self.workers[attempt]
 
     @rule(key=st.sampled_from(KEYS), status=st.sampled_from(STATUSES))
     def set_by_hand(self, key: tuple[int, int], status: str) -> None:
         self.schedule.find(*key).status = status
         self.status[key] = status
         self.current.pop(key, None)
+        self.orphans = [other for other in self.orphans if other != key]
         self.retries = [other for other in self.retries if other != key]
         self.completions[key] = int(status == "complete")
 
@@ -324,7 +364,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         rows = ["".join(GLYPHS[self.status[year, member]] for member in MEMBERS) for year in YEARS]
         assert self.schedule.get_progress() == "".join(f"{row}\n" for row in rows)
         assert self.schedule.left == sum(
-            status in ("outstanding", "working") or key in self.retries for key, status in self.status.items()
+            status in ("outstanding", "working") or key in self.orphans or key in self.retries
+            for key, status in self.status.items()
         )
         assert self.schedule.done == (self.schedule.left == 0)
         assert max(self.completions.values()) <= 1

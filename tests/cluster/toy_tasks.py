@@ -158,3 +158,15 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_suffix(".part")
     part.write_text(text)
     part.replace(path)
+
+
+def nap(year: int, ensemble_member: int, task: str) -> dict[str, Any]:
+    time.sleep(0.2)
+    return double(year, ensemble_member, task)
+
+
+def counted(year: int, ensemble_member: int, task: str, folder: str) -> dict[str, Any]:
+    """Leaves a file for each time it is called."""
+    calls = len(list(Path(folder).glob(f"m{ensemble_member}-*")))
+    (Path(folder) / f"m{ensemble_member}-{calls + 1}").touch()
+    return double(year, ensemble_member, task)

@@ -1,0 +1,458 @@
+"""Campaigns over real workers on loopback: whatever becomes of workers and wire, all is done once and told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from stormtracks.cluster.backends.pyro import PyroBackend
+from stormtracks.cluster.listener import Change, Progress, Snapshot, Summary
+from stormtracks.cluster.manager import Manager
+from stormtracks.cluster.pyro_task import PyroTaskSchedule
+from stormtracks.cluster.roots import place_proof
+from stormtracks.cluster.transport import Address, Connection, register_name, start_nameserver
+from stormtracks.grid import Grid
+from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.synthetic import SyntheticEnsemble, write
+from tests.cluster.cluster_parts import (
+    BOUND,
+    ROOT,
+    Wire,
+    descriptors_and_threads,
+    poll_until,
+    registered,
+    toy_campaign,
+    worker_process,
+)
+
+
+class Recorder:
+    """A listener that keeps what it is told, and may react to it."""
+
+    def __init__(self, react: Callable[[Change], None] = lambda change: None) -> None:
+        self.changes: list[Change] = []
+        self.rows: list[str] = []
+        self._react = react
+
+    def begin(self, snapshot: Snapshot) -> None:
+        self.rows.append(snapshot.rows[0][1])
+
+    def changed(self, change: Change, progress: Progress) -> None:
+        self.changes.append(change)
+        self._react(change)
+
+    def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
+        self.rows.append(snapshot().rows[0][1])
+
+    def end(self, snapshot: Snapshot, summary: Summary) -> None:
+        self.rows.append(snapshot.rows[0][1])
+
+    def of(self, *events: str) -> list[Change]:
+        return [change for change in self.changes if change.event in events]
+
+    def workers(self, *events: str) -> set[str]:
+        return {change.worker for change in self.of(*events)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """No process, thread, file descriptor or temporary file outlives a test."""
+    children = psutil.Process().children(recursive=True)
+    before = descriptors_and_threads()
+    yield
+    poll_until(lambda: psutil.Process().children(recursive=True) == children, "processes go")
+    poll_until(lambda: descriptors_and_threads() == before, "threads and descriptors go")
+    assert [path.name for path in tmp_path.rglob(".stormtracks*")] == []
+
+
+@pytest.fixture
+def nameserver() -> Iterator[Address]:
+    with start_nameserver(("127.0.0.1", 0)) as service:
+        yield service.address
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> CampaignSettings:
+    return toy_campaign(tmp_path)
+
+
+def run(campaign: CampaignSettings, nameserver: Address, listener: Recorder, members: int, **options: Any) -> Summary:
+    schedule = PyroTaskSchedule(2000, 2000, members, max_attempts=options.pop("max_attempts", 2))
+    cluster = campaign.cluster
+    limits = {"heartbeat": cluster.heartbeat, "silence": 1.5 * cluster.silence, "patience": cluster.patience}
+    with PyroBackend(campaign, nameserver) as backend:
+        return Manager(schedule, backend, listener, **(limits | options)).run()
+
+
+def test_workers_share_the_work_and_wait_for_the_next_manager(campaign: CampaignSettings, nameserver: Address) -> None:
+    place_proof(campaign.results.root)  # as a manager that was killed leaves it behind
+    with worker_process("gale", nameserver, slots=2), worker_process("squall", nameserver):
+        for _ in range(2):
+            listener = Recorder()
+            summary = run(campaign, nameserver, listener, 200)
+            assert summary.ok
+            assert summary.totals["tracks"] == 2 * sum(range(1, 201))
+            assert listener.workers("complete") == {"gale", "squall"}
+            assert Counter(change.event for change in listener.changes) == {"begun": 200, "complete": 200}
+
+
+def test_a_killed_worker_loses_its_tasks_to_the_others(campaign: CampaignSettings, nameserver: Address) -> None:
+    arguments = {"by_member": {"1": "nap", "2": "nap"}}
+    with ExitStack() as stack:
+        gale = stack.enter_context(worker_process("gale", nameserver, toy="chosen", arguments=arguments))
+        stack.enter_context(worker_process("squall", nameserver, toy="chosen", arguments=arguments))
+
+        def react(change: Change) -> None:
+            if change.event == "begun" and change.worker == "gale":
+                gale.kill()
+
+        listener = Recorder(react)
+        summary = run(campaign, nameserver, listener, 30, max_attempts=1)
+    assert summary.ok
+    (lost,) = listener.of("lost")
+    assert lost.worker == "gale"
+    assert "worker gale is gone" in lost.error
+    assert listener.workers("complete") == {"squall"}
+    # It showed a timeout until it was handed out again, as another attempt that counts for nothing.
+    assert any("T" in row for row in listener.rows)
+    assert {change.attempt.number for change in listener.of("complete")} == {1, 2}
+
+
+def test_a_stopped_worker_is_given_up_and_used_again_when_it_goes_on(
+    campaign: CampaignSettings, nameserver: Address, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        gale = stack.enter_context(worker_process("gale", nameserver, toy="nap"))
+        stack.enter_context(worker_process("squall", nameserver, toy="nap"))
+
+        def react(change: Change) -> None:
+            if change.event == "begun" and change.worker == "gale" and not listener.of("lost"):
+                gale.send_signal(signal.SIGSTOP)
+            if change.event == "lost":
+                gale.send_signal(signal.SIGCONT)
+                returned.append(len(listener.changes))
+
+        returned: list[int] = []
+        listener = Recorder(react)
+        summary = run(campaign, nameserver, listener, 24)
+    assert summary.ok
+    (lost,) = listener.of("lost")
+    assert (lost.worker, "no answer for" in lost.error) == ("gale", True)
+    assert {change.worker for change in listener.changes[returned[0] :] if change.event == "complete"} == {
+        "gale",
+        "squall",
+    }
+    assert Counter(change.attempt.ensemble_member for change in listener.of("complete")) == dict.fromkeys(
+        range(1, 25), 1
+    )
+
+
+def test_a_short_cut_costs_nothing_and_a_long_one_no_more_than_its_tasks(
+    campaign: CampaignSettings, nameserver: Address, tmp_path: Path
+) -> None:
+    arguments = {"folder": str(tmp_path)}
+    with worker_process("gale", nameserver, toy="counted", arguments=arguments), ExitStack() as stack:
+        uri = str(registered(nameserver, "gale"))
+        name, _, place = uri.partition("@")
+        wire = Wire((place.partition(":")[0], int(place.partition(":")[2])))
+        stack.callback(wire.close)
+        around = stack.enter_context(start_nameserver(("127.0.0.1", 0))).address
+        register_name(around, "stormtracks.toys.worker_gale", f"{name}@{wire.address[0]}:{wire.address[1]}")
+
+        def react(change: Change) -> None:
+            if change.event == "begun":
+                wire.drop_next_answer = change.attempt.ensemble_member % 3 == 0
+
+        listener = Recorder(react)
+        assert run(campaign, around, listener, 10).ok
+        assert listener.of("lost") == []
+        assert sorted(path.name for path in tmp_path.glob("m*")) == sorted(f"m{n}-1" for n in range(1, 11))
+
+        def cut(change: Change) -> None:
+            if change.event == "begun" and change.attempt.ensemble_member == 5 and not listener.of("lost"):
+                wire.cut()
+            if change.event == "lost":
+                wire.heal()
+
+        listener = Recorder(cut)
+        assert run(campaign, around, listener, 10).ok
+        assert [change.attempt.ensemble_member for change in listener.of("lost")] == [5]
+
+
+def test_a_worker_that_comes_late_is_used(campaign: CampaignSettings, nameserver: Address) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(worker_process("gale", nameserver, toy="nap"))
+        late: list[threading.Thread] = []
+
+        def react(change: Change) -> None:
+            if change.event == "complete" and not late:
+                late.append(threading.Thread(target=come))
+                late[0].start()
+
+        def come() -> None:
+            stack.enter_context(worker_process("squall", nameserver, toy="nap"))
+
+        listener = Recorder(react)
+        summary = run(campaign, nameserver, listener, 40)
+        late[0].join(BOUND)
+    assert summary.ok
+    assert listener.workers("complete") == {"gale", "squall"}
+
+
+def test_a_worker_that_is_drained_finishes_and_leaves(campaign: CampaignSettings, nameserver: Address) -> None:
+    with worker_process("gale", nameserver, toy="nap"), worker_process("squall", nameserver, toy="nap"):
+        uri = str(registered(nameserver, "gale"))
+        drained_at: list[int] = []
+
+        def react(change: Change) -> None:
+            if change.event == "begun" and change.worker == "gale" and not drained_at:
+                with Connection(uri, BOUND) as connection:
+                    connection.call("drain")
+                drained_at.append(len(listener.changes))
+
+        listener = Recorder(react)
+        summary = run(campaign, nameserver, listener, 12)
+    assert summary.ok
+    assert len([change for change in listener.of("complete") if change.worker == "gale"]) <= 1
+    assert all("being stopped" in change.error for change in listener.of("lost"))
+
+
+def test_failures_keep_the_worker_and_are_tried_again_on_another(
+    campaign: CampaignSettings, nameserver: Address
+) -> None:
+    bad = {"by_member": {str(member): "unbuildable" for member in range(1, 7)}}
+    with (
+        worker_process("gale", nameserver, toy="chosen", arguments=bad),
+        worker_process("squall", nameserver, toy="nap"),
+    ):
+        listener = Recorder()
+        summary = run(campaign, nameserver, listener, 12)
+    assert summary.ok
+    assert listener.workers("failure") == {"gale"}
+    failed = {change.attempt.ensemble_member for change in listener.of("failure")}
+    assert {change.worker for change in listener.of("complete") if change.attempt.ensemble_member in failed} == {
+        "squall"
+    }
+    assert listener.of("lost") == []
+
+
+def test_other_versions_are_refused_with_both_values_and_the_rest_goes_on(
+    campaign: CampaignSettings, nameserver: Address, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        worker_process("gale", nameserver, versions={"numpy": "1.26.0", "Python": "3.10"}),
+        worker_process("squall", nameserver),
+    ):
+        listener = Recorder()
+        assert run(campaign, nameserver, listener, 20).ok
+    assert listener.workers("complete") == {"squall"}
+    assert f"numpy 1.26.0 there and {np.__version__} here, Python 3.10 there and" in caplog.text
+    assert caplog.text.count("worker gale has other versions") == 1
+
+
+def test_no_usable_worker_ends_within_the_bound_and_tells_what_was_tried(tmp_path: Path, nameserver: Address) -> None:
+    hosts = [{"name": name} for name in ("gale", "squall", "breeze")]
+    campaign = toy_campaign(tmp_path, hosts=hosts, patience=1.5)
+    with worker_process("gale", nameserver, versions={"stormtracks": "0.0.1"}):
+        with worker_process("breeze", nameserver) as breeze:
+            breeze.kill()
+        began = time.monotonic()
+        summary = run(campaign, nameserver, Recorder(), 3)
+    assert time.monotonic() - began < BOUND / 2
+    assert not summary.ok
+    first, *others = summary.problem.split("\n")
+    assert first == "no worker came within 1.5 s"
+    breeze_line, gale_line, squall_line = others
+    assert breeze_line.startswith("  breeze: nobody listens on 127.0.0.1:")
+    assert gale_line.startswith("  gale: worker gale has other versions than the manager: stormtracks 0.0.1 there and")
+    assert squall_line == "  squall: not registered with the name server at {}:{}".format(*nameserver)
+
+
+def test_a_worker_whose_children_cannot_start_is_not_asked_again(
+    campaign: CampaignSettings, nameserver: Address
+) -> None:
+    campaign = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"patience": 1.0})})
+    campaign = campaign.model_copy(update={"run": campaign.run.model_copy(update={"memory_limit": 0.01})})
+    with worker_process("gale", nameserver):
+        summary = run(campaign, nameserver, Recorder(), 3)
+    assert summary.problem.startswith("no worker is left within 1 s\n  gale: ")
+    assert "memory_limit" in summary.problem
+
+
+def test_a_hung_worker_does_not_keep_the_manager_from_stopping(campaign: CampaignSettings, nameserver: Address) -> None:
+    slow = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"silence": 50.0})})
+    with worker_process("gale", nameserver, toy="nap") as gale:
+
+        def react(change: Change) -> None:
+            if change.event == "begun":
+                gale.send_signal(signal.SIGSTOP)
+                manager.stop()
+
+        listener = Recorder(react)
+        with PyroBackend(slow, nameserver) as backend:
+            manager = Manager(PyroTaskSchedule(2000, 2000, 3), backend, listener, heartbeat=0.2, patience=BOUND)
+            began = time.monotonic()
+            summary = manager.run()
+            assert time.monotonic() - began < 20
+        assert summary.interrupted
+        assert summary.counts["outstanding"] == 3
+
+
+def test_one_thread_for_each_worker_and_a_few_more(campaign: CampaignSettings, nameserver: Address) -> None:
+    with ExitStack() as stack:
+        for number in range(6):
+            stack.enter_context(worker_process(f"host{number}", nameserver))
+        before = threading.active_count()
+        counts: list[int] = []
+        listener = Recorder(lambda change: counts.append(threading.active_count()))
+        assert run(campaign, nameserver, listener, 60).ok
+    # The name server's threads for those who ask are in this process, too.
+    assert max(counts) <= before + 6 + 8 + 1 + 6
+
+
+# --- the commands, with science
+
+COARSE = Grid(np.linspace(90, -90, 61), np.arange(0, 360, 3.0))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("archive")
+    write(SyntheticEnsemble((2001, 12, 1), (2002, 1, 15), members=3, grid=COARSE), root / "data", layout="c20")
+    (root / "c.toml").write_text('name = "end-to-end"\nyears = "2001-2002"\n[cluster]\nheartbeat = 0.5\n')
+    return root
+
+
+def command(module: str, *arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", f"stormtracks.{module}", *map(str, arguments)]
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("results/**/*.nc"))}
+
+
+def finished(process: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(process, capture_output=True, text=True, timeout=BOUND, check=False, cwd=ROOT, **options)
+
+
+def test_the_embedded_cluster_gives_the_same_bytes_as_one_local_process(archive: Path, tmp_path: Path) -> None:
+    local = finished(
+        command("cli", "run", archive / "c.toml", "--out", tmp_path / "l", "--backend", "local", "--workers", "1")
+    )
+    assert local.returncode == 0, local.stderr
+    pyro = finished(command("cluster.pyro_manager", archive / "c.toml", "--out", tmp_path / "p", "--json"))
+    assert pyro.returncode == 0, pyro.stderr
+    assert pyro.stderr == ""
+    assert len(files(tmp_path / "l")) == 6
+    assert files(tmp_path / "p") == files(tmp_path / "l")
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == sorted(
+        path.name for path in (tmp_path / "l").iterdir()
+    )
+
+
+def test_the_commands_of_a_cluster_one_by_one(archive: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        names = subprocess.Popen(
+            command("cluster.pyro_nameserver", "--listen", "127.0.0.1:0"), stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        stack.callback(ended, names)
+        assert names.stdout is not None
+        place = names.stdout.readline().rpartition(" ")[2].strip()
+        stack.callback(names.stdout.close)
+        path = tmp_path / "c.toml"
+        text = f'name = "by-hand"\nyears = "2001-2002"\n[data]\nroot = "{archive / "data"}"\n'
+        path.write_text(text + f'[cluster]\nnameserver = "{place}"\nheartbeat = 0.5\n')
+        for name in ("gale", "squall"):
+            worker = subprocess.Popen(
+                command("cluster.pyro_worker", path, "--name", name, "--slots", "1"),
+                stderr=subprocess.DEVNULL,
+                cwd=ROOT,
+            )
+            stack.callback(ended, worker)
+        manager = finished(command("cluster.pyro_manager", path, "--out", tmp_path / "out"))
+        assert manager.returncode == 0, manager.stderr
+        assert manager.stdout.splitlines()[-1].startswith("6 of 6 tasks complete; ")
+    assert len(files(tmp_path / "out")) == 6
+
+
+def ended(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    assert process.wait(BOUND) == 0
+
+
+def test_no_worker_is_exit_status_3_with_what_was_tried(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    cluster = '[cluster]\nnameserver = "127.0.0.1:9"\npatience = 0.5\n[[cluster.hosts]]\nname = "gale"\n'
+    path.write_text(f'years = 2001\n[data]\nroot = "{archive / "data"}"\n{cluster}')
+    for module in (["cluster.pyro_manager"], ["cli", "run"]):
+        run = finished(command(*module, path, "--out", tmp_path / "out"))
+        assert run.returncode == 3
+        assert run.stdout.splitlines()[:2] == [
+            "the campaign could not go on: no worker came within 0.5 s",
+            "  gale: name server: nobody listens on 127.0.0.1:9",
+        ]
+        assert "Traceback" not in run.stderr
+
+
+def test_the_embedded_worker_is_started_again_when_it_dies(archive: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("cli", "run", archive / "c.toml", "--out", tmp_path, "--json", "--workers", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["event"] == "begun"
+    (worker,) = psutil.Process(process.pid).children()
+    worker.kill()
+    out, err = process.communicate(timeout=BOUND)
+    assert process.returncode == 0
+    events = Counter(json.loads(line)["event"] for line in out.splitlines())
+    assert (events["lost"], events["complete"]) == (1, 6)
+    assert f"its process {worker.pid} has ended with exit status -9" in err
+
+
+def test_ctrl_c_ends_the_embedded_cluster_and_a_killed_manager_takes_it_along(archive: Path, tmp_path: Path) -> None:
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        out = tmp_path / str(number)
+        process = subprocess.Popen(
+            command("cli", "run", archive / "c.toml", "--out", out, "--json"),
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "begun"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("stormtracks.cluster.pyro_worker" in one.cmdline() for one in family)
+        os.killpg(process.pid, number)
+        process.communicate(timeout=BOUND)
+        assert process.returncode == status
+        poll_until(lambda family=family: not any(map(alive, family)), "the worker and its children go")
+        # Only who is killed may leave something behind, for the next run to clean up.
+        for left in out.rglob(".stormtracks*"):
+            assert number == signal.SIGKILL
+            left.unlink()
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,38 @@
+"""A worker whose tasks are toys, as a program: NAME CAMPAIGN NAMESERVER SLOTS, and its surroundings in the environment.
+
+``TOY`` names a function of `toy_tasks`, ``TOY_ARGUMENTS`` its arguments as JSON, ``TOY_VERSIONS`` versions that the
+worker pretends to have.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from stormtracks.cluster import pyro_worker
+from stormtracks.cluster.transport import parse_address
+from tests.cluster import toy_tasks
+
+
+def work(year: int, ensemble_member: int, task: str, *, settings: Any, first_years: Any) -> dict[str, Any]:
+    function = getattr(toy_tasks, os.environ["TOY"])
+    arguments = json.loads(os.environ.get("TOY_ARGUMENTS", "{}"))
+    result: dict[str, Any] = function(year, ensemble_member, task, **arguments)
+    return result
+
+
+def main() -> None:
+    name, campaign, nameserver, slots = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO)
+    pretended = pyro_worker.versions() | json.loads(os.environ.get("TOY_VERSIONS", "{}"))
+    pyro_worker.versions = lambda: pretended
+    pyro_worker.REGISTER_EVERY = 0.1
+    worker = pyro_worker.PyroWorker(name, slots=int(slots), task_function="tests.cluster.toy_worker:work")
+    pyro_worker.run_worker(worker, campaign, parse_address(nameserver))
+
+
+if __name__ == "__main__":
+    main()
