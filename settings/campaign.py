@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,7 @@ class Season(_Model):
         return year if today >= start and (today < end or end == (1, 1)) else None
 
 
+@lru_cache(maxsize=64)  # asked for every time step
 def month_day(text: str) -> tuple[int, int]:
     """``"06-01"`` as (6, 1)."""
     match = re.fullmatch(r"(\d\d)-(\d\d)", text)
