@@ -139,7 +139,7 @@ class StatusFile:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        self._failures: dict[str, list[dict[str, Any]]] = {}
+        self._failures: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self._written_at = float("-inf")
 
     def begin(self, snapshot: Snapshot) -> None:
@@ -149,7 +149,7 @@ class StatusFile:
 
     def changed(self, change: Change, progress: Progress) -> None:
         """Remember failures."""
-        key = f"{change.attempt.year} {change.attempt.ensemble_member}"
+        key = change.attempt.year, change.attempt.ensemble_member
         if change.event in ("failure", "timeout"):
             failure = Failure(change.attempt, change.event, change.worker, change.error)
             self._failures.setdefault(key, []).append(asdict(failure))
@@ -179,7 +179,7 @@ class StatusFile:
             "progress": asdict(snapshot.progress),
             "seconds": snapshot.seconds,
             "running": [asdict(attempt) for worker in snapshot.workers for attempt, _ in worker.running],
-            "failures": list(self._failures.values()),
+            "failures": [self._failures[task] for task in sorted(self._failures)],
         }
         self._written_at = time.monotonic()
         try:
@@ -235,4 +235,8 @@ def describe_status(document: Mapping[str, Any]) -> list[str]:
 def _is_alive(host: str, pid: int) -> bool:
     if host != socket.gethostname():
         return True  # cannot be told from here
-    return Path(f"/proc/{pid}").exists()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # dead, but its parent has not noticed yet

@@ -122,7 +122,7 @@ def _cuts(series: Series, data: DataSettings, step: int | None) -> BoolArray:
         raise InputError(
             f"a gap in time in {', '.join(series.inputs)}: after {before} comes {after}, "
             f"where the step is {step / 3600:g} hours ({len(inside)} such gaps)",
-            remedy='fill the gap, or set gaps = "cut" under [data]: tracks are then cut there and flagged',
+            remedy="fill the gap, or have tracks cut and flagged there (data.gaps, --gaps cut)",
         )
     return cut
 
