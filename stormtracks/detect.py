@@ -176,7 +176,7 @@ class Detector:
         return InputError(
             f"no candidate: {self.quantity.name} has no local {'minimum' if self.minima else 'maximum'}{bound}; "
             f"in the last steps read it lies between {np.nanmin(field):g} and {np.nanmax(field):g}",
-            remedy="check that this is the right variable; set the threshold (detection.threshold, --threshold) to suit it",
+            remedy="check that this is the right variable, or set another threshold (detection.threshold, --threshold)",
         )
 
 
@@ -225,7 +225,7 @@ def check_missing(block: tuple[Field, ...], source: tuple[Quantity, ...], times:
             step = int(np.flatnonzero(missing.any(axis=(1, 2)))[0])
             raise InputError(
                 f"variable {quantity.name!r} has {int(missing[step].sum())} missing values at {times.date(step)}",
-                remedy="mend the data, or mask them (data.missing, --missing mask): no centre is then sought beside them",
+                remedy="mend the data, or mask them (data.missing, --missing mask): no centre is sought beside them",
             )
         empty |= missing.all(axis=(1, 2))
     return empty
