@@ -199,7 +199,10 @@ def _leaves(grid: Grid, last: Points, before: Points) -> BoolArray:
     if not grid.periodic:
         east_of_edge = (last["lon"] - grid.lon[0]) % 360
         lon = east_of_edge + (last["lon"] - before["lon"] + 180) % 360 - 180
-        out |= (lon <= grid.lon_step) | (lon >= grid.lon[-2] - grid.lon[0])
+        # No centre is sought where a neighbour as far away as the next row would lie outside.
+        height = np.abs(np.diff(grid.lat)).max()
+        margin = np.maximum(grid.lon_step, height / np.cos(np.deg2rad(np.clip(lat, -89, 89))))
+        out |= (lon <= margin) | (lon >= grid.lon[-1] - grid.lon[0] - margin)
     return out
 
 

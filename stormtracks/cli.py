@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stormtracks import __version__
-from stormtracks.errors import StormtracksError
+from stormtracks.errors import ResultsError, StormtracksError
 
 __all__ = ["main"]
 
@@ -25,17 +25,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: all complete; 1: a task failed or timed out, or a file could not be used; 2: usage or settings are wrong, or
     the campaign could not start; 130: stopped by Ctrl-C.
     """
+    if sys.stdout is None:  # closed by whoever called
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:
-        # Whoever read the output has gone. Python would complain once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"stormtracks: {error}", file=sys.stderr)
+        # What could not be written would be tried, and complained of, once more while Python shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except Exception as error:
         if not _can_be_mended(error):
             raise
@@ -98,7 +102,9 @@ def _add_demo(commands: Any) -> None:
         help="December of the first to January of the last year, or November and December of one; default: %(default)s",
     )
     demo.add_argument("--members", type=_count, default=6, metavar="N", help="ensemble members; default: %(default)s")
-    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random; default: %(default)s")
+    demo.add_argument(
+        "--seed", type=_not_negative, default=0, metavar="N", help="of all that is random; default: %(default)s"
+    )
     _add_run_options(demo)
     demo.set_defaults(command=_demo, on_error=USAGE)
 
@@ -220,6 +226,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _not_negative(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def _pair(text: str) -> tuple[str, str]:
     names = text.split(",")
     if len(names) != 2 or not all(names):
@@ -262,6 +274,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         years = parse_numbers(arguments.years)
     except ValueError as error:
         raise SettingsError(f"--years: {error}") from error
+    if len(years) != years[-1] - years[0] + 1:
+        raise SettingsError(f"--years {arguments.years}: the years of the demonstration follow on one another")
     demonstration = Demonstration(arguments.out, years[0], years[-1], arguments.members, arguments.seed)
     say = _silent if arguments.json else print
     say(f"writing {arguments.members} members of synthetic storms to {arguments.out / 'data'} ...", flush=True)
@@ -295,6 +309,8 @@ def _track(arguments: argparse.Namespace) -> int:
     from stormtracks.tasks import summary_of, track_file
     from stormtracks.tracks import write_tracks
 
+    if any(_same_file(file, arguments.output) for file in arguments.files):
+        raise ResultsError(f"{arguments.output} is one of the input files", remedy="choose another name with -o")
     given = {
         "data.layout": "cf",
         "data.level": arguments.level,
@@ -331,6 +347,10 @@ def _settings(arguments: argparse.Namespace) -> int:
 
     print("\n".join(describe_settings(load_settings(arguments.campaign), origin=arguments.origin)))
     return COMPLETE
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Neighbourhood:
             if not self.grid.reaches_pole(at):
                 whole &= row != edge
         if not self.grid.periodic:
-            whole &= (col > 0) & (col < nlon - 1)
+            margin = self.stretch[row]
+            whole &= (col >= margin) & (col < nlon - margin)
         return whole
 
     def shift(self, row: IntArray, col: IntArray, drow: int, dcol: IntArray | int) -> tuple[IntArray, IntArray]:
@@ -90,7 +91,7 @@ class Neighbourhood:
         height = np.abs(np.gradient(self.grid.lat))
         width = self.grid.lon_step * np.cos(np.deg2rad(self.grid.lat))
         columns = np.rint(height / np.maximum(width, self.grid.lon_step * 1e-3)).astype(np.int64)
-        return np.clip(columns, 1, max(nlon // 4, 1) if self.grid.periodic else 1)
+        return np.clip(columns, 1, max(nlon // 4, 1))
 
     def around(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """All neighbours of each point: index of the point, row and column of the neighbour; shapes (m,)."""
