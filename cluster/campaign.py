@@ -88,7 +88,9 @@ def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tupl
     if not years:
         raise SettingsError(f"setting 'data.root': no data of {', '.join(campaign.data.variables)} {where}")
     if campaign.years != "all":
-        if absent := sorted(set(campaign.years) - set(years)):
+        # The season over the new year with which the data begin belongs to the year before.
+        known = {*years, years[0] - 1} if campaign.season.over_new_year else set(years)
+        if absent := sorted(set(campaign.years) - known):
             raise SettingsError(f"setting 'years': no data for {_listed(absent)} {where}, which holds {_listed(years)}")
         years = campaign.years
     if isinstance(campaign.members, int):
@@ -229,10 +231,11 @@ def read_status(root: Path) -> dict[str, Any]:
 
 
 def _settled(row: str, members: Sequence[int], results: StormtracksResultsManager, year: int) -> str:
-    """A year's row when nobody works on it any more: complete is only what has a result."""
+    """A year's row when nobody works on it any more: complete is what has a result, even from an attempt cut short."""
     held = set(results.list_members(year))
-    glyphs = zip(row.replace("W", "-"), members, strict=True)
-    return "".join("-" if glyph == "+" and member not in held else glyph for glyph, member in glyphs)
+    return "".join(
+        glyph if glyph in "FT" else "+" if member in held else "-" for glyph, member in zip(row, members, strict=True)
+    )
 
 
 def describe_status(document: Mapping[str, Any]) -> list[str]:

@@ -311,6 +311,8 @@ def _track(arguments: argparse.Namespace) -> int:
 
     if any(_same_file(file, arguments.output) for file in arguments.files):
         raise ResultsError(f"{arguments.output} is one of the input files", remedy="choose another name with -o")
+    if not arguments.output.absolute().parent.is_dir():
+        raise ResultsError(f"there is no folder for {arguments.output}", remedy="make it first, or choose another -o")
     given = {
         "data.layout": "cf",
         "data.level": arguments.level,

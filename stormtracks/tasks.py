@@ -49,12 +49,15 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
         If the input cannot be used.
     """
     archive = open_archive(campaign.data)
+    first = year
     if not archive.has_year(year, member):
-        archive.open_year(year, member).close()  # says what is missing
-    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(year))
+        if not (campaign.season.over_new_year and archive.has_year(year + 1, member)):
+            archive.open_year(year, member).close()  # says what is missing
+        first = year + 1  # of a season over new year, the part after it
+    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(first))
     tracks = follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
     inputs = str(tracks.attributes["inputs"]).split(", ")
-    absent = [str(y) for y in (year - 1, year + 1) if not archive.has_year(y, member)]
+    absent = [str(y) for y in (year - 1, year, year + 1) if not archive.has_year(y, member)]
     made_from: dict[str, str | int | float] = {
         "input_fingerprint": fingerprint(campaign.data.root, inputs),
         "absent_years": ", ".join(absent),

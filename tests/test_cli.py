@@ -213,6 +213,18 @@ def test_status_of_a_folder_without_a_campaign(tmp_path: Path) -> None:
     assert "no campaign in" in status.stderr
 
 
+def test_the_season_with_which_the_data_begin_belongs_to_the_year_before(tmp_path: Path) -> None:
+    ensemble = SyntheticEnsemble((2002, 1, 1), (2002, 1, 20), members=1, grid=COARSE)
+    write(ensemble, tmp_path / "data", layout="c20v3")
+    (tmp_path / "c.toml").write_text('years = 2001\nseason = "DJF"\n[data]\nlayout = "c20v3"\n', encoding="utf-8")
+    run = stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    tracks = read_tracks(tmp_path / "out/results/vort_track/2001/m001.nc")
+    assert len(tracks) > 10
+    assert set(tracks.year) == {2001}
+    assert "(1 already before)" in stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=tmp_path).stdout
+
+
 def test_changed_input_is_noticed(tmp_path: Path) -> None:
     ensemble = SyntheticEnsemble((2001, 12, 1), (2002, 1, 15), members=2, grid=COARSE)
     write(ensemble, tmp_path / "data", layout="c20v3")
