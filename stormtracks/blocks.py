@@ -204,6 +204,12 @@ def _stream_breaks(times: TimeAxis, breaks: tuple[str, ...], last: int | None) -
     before = np.concatenate([[times.seconds[0] - 1 if last is None else last], times.seconds[:-1]])
     cut = np.zeros(len(times), dtype=bool)
     for day in breaks:
-        begins = seconds_of(times.calendar, *(int(part) for part in day.split("-")))
+        try:
+            begins = seconds_of(times.calendar, *(int(part) for part in day.split("-")))
+        except ValueError as error:
+            raise InputError(
+                f"data.breaks: {day} is no day of the data's calendar, {times.calendar}",
+                remedy="name the first day of the new stream as YYYY-MM-DD",
+            ) from error
         cut |= (times.seconds >= begins) & (before < begins)
     return cut
