@@ -7,6 +7,7 @@ into one line where they would not fit. Without a terminal there is one line per
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -24,7 +25,9 @@ _REDRAW_CLOCKS = 0.9
 """A little less than the heartbeat with which the manager calls, so that seconds are not skipped."""
 
 
-def make_board(mode: Literal["auto", "plain", "quiet", "json"], stream: TextIO, *, noun: str = "tracks") -> Listener:
+def make_board(
+    mode: Literal["auto", "plain", "quiet", "json"], stream: TextIO | None, *, noun: str = "tracks"
+) -> Listener:
     """The board for a stream.
 
     Parameters
@@ -32,17 +35,27 @@ def make_board(mode: Literal["auto", "plain", "quiet", "json"], stream: TextIO, 
     mode : str
         ``auto``: live on a terminal, else plain; ``plain``: one line per task that ended; ``quiet``: only problems and
         the end; ``json``: one object per change (see `JsonBoard`).
-    stream : text file
-        Where to write, usually ``sys.stdout``.
+    stream : text file or None
+        Where to write, usually ``sys.stdout``, which is None in a process that was started with it closed: what is
+        written then goes nowhere.
     noun : str
         The whole number in a task's result that is shown, by its name.
     """
+    if stream is None:
+        stream = _Nowhere()
     if mode == "json":
         return JsonBoard(stream)
     capable = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and "utf" in (stream.encoding or "").lower()
     if mode == "auto" and capable:
         return LiveBoard(stream, noun=noun)
     return PlainBoard(stream, noun=noun, quiet=mode == "quiet")
+
+
+class _Nowhere(io.StringIO):
+    """A stream that keeps nothing of what is written."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 class LiveBoard:

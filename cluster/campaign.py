@@ -25,13 +25,14 @@ from stormtracks.reanalysis import open_archive
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.campaign import CampaignSettings
 from stormtracks.settings.errors import SettingsError
-from stormtracks.tasks import SCIENCE_VERSION, summary_of
+from stormtracks.tasks import is_current, summary_of
 
 __all__ = ["StatusFile", "describe_status", "exit_status", "read_status", "run_campaign"]
 
 logger = logging.getLogger(__name__)
 
 STATUS_FILE = "status.json"
+_STATUS_KEYS = {"name", "task", "state", "host", "pid", "resume", "members", "years", "failures", "running"}
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
@@ -128,7 +129,9 @@ def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tupl
     if not years:
         raise SettingsError(f"setting 'data.root': no data of {', '.join(campaign.data.variables)} {where}")
     if campaign.years != "all":
-        if absent := sorted(set(campaign.years) - set(years)):
+        # The season over the new year with which the data begin belongs to the year before.
+        known = {*years, years[0] - 1} if campaign.season.over_new_year else set(years)
+        if absent := sorted(set(campaign.years) - known):
             raise SettingsError(f"setting 'years': no data for {_listed(absent)} {where}, which holds {_listed(years)}")
         years = campaign.years
     if isinstance(campaign.members, int):
@@ -139,6 +142,11 @@ def years_and_members(campaign: CampaignSettings) -> tuple[tuple[int, ...], tupl
         if absent := sorted(set(campaign.members) - set(members)):
             raise SettingsError(f"setting 'members': no {_listed(absent)} {where}, which holds {_listed(members)}")
         members = campaign.members
+    if years[0] < 0 or years[-1] > 9999 or members[0] < 0 or members[-1] > 999:
+        raise SettingsError(
+            f"years {years[0]} to {years[-1]}, members {members[0]} to {members[-1]} {where}: results are kept for "
+            "years 0 to 9999 and members 0 to 999; choose some with 'years' and 'members', or renumber the data"
+        )
     return years, members
 
 
@@ -150,14 +158,14 @@ def _finished_in(
     results: StormtracksResultsManager, campaign: CampaignSettings, first_years: Sequence[int]
 ) -> Callable[[int, int], Mapping[str, Any] | None]:
     """Tells what a result holds that is intact and would come out the same again; None if there is none."""
-    needed = {"settings_hash": campaign.settings_hash, "science_version": SCIENCE_VERSION}
+    archive = open_archive(campaign.data)
 
     def is_finished(year: int, ensemble_member: int) -> Mapping[str, Any] | None:
         try:
             tracks = results.get_result(year, ensemble_member)
-        except ResultsError:
-            return None
-        if any(tracks.attributes.get(name) != value for name, value in needed.items()):
+            if not is_current(tracks, campaign, archive, ensemble_member):
+                return None
+        except (ResultsError, InputError):
             return None
         return summary_of(tracks, first=year in first_years)
 
@@ -180,7 +188,7 @@ class StatusFile:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        self._failures: dict[str, list[dict[str, Any]]] = {}
+        self._failures: dict[tuple[int, int], list[dict[str, Any]]] = {}
         self._written_at = float("-inf")
 
     def begin(self, snapshot: Snapshot) -> None:
@@ -190,7 +198,7 @@ class StatusFile:
 
     def changed(self, change: Change, progress: Progress) -> None:
         """Remember failures."""
-        key = f"{change.attempt.year} {change.attempt.ensemble_member}"
+        key = change.attempt.year, change.attempt.ensemble_member
         if change.event in ("failure", "timeout"):
             failure = Failure(change.attempt, change.event, change.worker, change.error)
             self._failures.setdefault(key, []).append(asdict(failure))
@@ -220,7 +228,7 @@ class StatusFile:
             "progress": asdict(snapshot.progress),
             "seconds": snapshot.seconds,
             "running": [asdict(attempt) for worker in snapshot.workers for attempt, _ in worker.running],
-            "failures": list(self._failures.values()),
+            "failures": [self._failures[task] for task in sorted(self._failures)],
         }
         self._written_at = time.monotonic()
         try:
@@ -246,16 +254,29 @@ def read_status(root: Path) -> dict[str, Any]:
     path = root / STATUS_FILE
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if missing := _STATUS_KEYS - set(document):
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"no campaign in {root}: cannot read {path.name}: {error}",
             remedy="name the folder given as --out (or results.root) when the campaign was run",
         ) from error
-    if document["state"] in ("starting", "running") and not _is_alive(document["host"], document["pid"]):
-        document["state"] = "interrupted"
+    if document["state"] not in ("starting", "running") or not _is_alive(document["host"], document["pid"]):
         document["running"] = []
-        document["years"] = {year: row.replace("W", "-") for year, row in document["years"].items()}
+        results = StormtracksResultsManager(root, document["task"])
+        rows = {year: _settled(row, document["members"], results, int(year)) for year, row in document["years"].items()}
+        document["years"] = rows
+        if document["state"] != "ended" and set("".join(rows.values())) != {"+"}:
+            document["state"] = "interrupted"
     return document
+
+
+def _settled(row: str, members: Sequence[int], results: StormtracksResultsManager, year: int) -> str:
+    """A year's row when nobody works on it any more: complete is what has a result, even from an attempt cut short."""
+    held = set(results.list_members(year))
+    return "".join(
+        glyph if glyph in "FT" else "+" if member in held else "-" for glyph, member in zip(row, members, strict=True)
+    )
 
 
 def describe_status(document: Mapping[str, Any]) -> list[str]:
@@ -276,4 +297,8 @@ def describe_status(document: Mapping[str, Any]) -> list[str]:
 def _is_alive(host: str, pid: int) -> bool:
     if host != socket.gethostname():
         return True  # cannot be told from here
-    return Path(f"/proc/{pid}").exists()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # dead, but its parent has not noticed yet

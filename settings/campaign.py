@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "CampaignSettings",
@@ -24,7 +26,7 @@ __all__ = [
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 _SEASONS = {
@@ -55,11 +57,11 @@ class Season(_Model):
             return {"start": start, "end": end}
         return value
 
-    @model_validator(mode="after")
-    def _days(self) -> Season:
-        for day in (self.start, self.end):
-            month_day(day)
-        return self
+    @field_validator("start", "end")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        month_day(value)
+        return value
 
     @property
     def over_new_year(self) -> bool:
@@ -74,12 +76,18 @@ class Season(_Model):
         return year if today >= start and (today < end or end == (1, 1)) else None
 
 
+@lru_cache(maxsize=64)  # asked for every time step
 def month_day(text: str) -> tuple[int, int]:
     """``"06-01"`` as (6, 1)."""
-    match = re.fullmatch(r"(\d\d)-(\d\d)", text)
-    if not match or not 1 <= int(match[1]) <= 12 or not 1 <= int(match[2]) <= 31:
+    match = re.fullmatch(r"([0-9]{2})-([0-9]{2})", text)
+    if not match or not _is_day(int(match[1]), int(match[2])):
         raise ValueError(f"{text!r} is not a day of the year as MM-DD, such as 06-01")
     return int(match[1]), int(match[2])
+
+
+def _is_day(month: int, day: int) -> bool:
+    """Whether a month has such a day in some calendar: 30 February is one of the calendar of 360 days."""
+    return 1 <= month <= 12 and 1 <= day <= (30 if month in (2, 4, 6, 9, 11) else 31)
 
 
 def parse_numbers(value: Any) -> tuple[int, ...]:
@@ -107,20 +115,38 @@ def _parse_years(value: Any) -> Any:
 
 def _parse_members(value: Any) -> Any:
     # A bare whole number is a count; a range or a list names members as the data number them.
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
     if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
+        value = int(value)
+    if value == "all":
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Said here: a choice of types reports what is wrong once for each.
+        if value < 1:
+            raise ValueError(f"{value} members are none: at least 1 is needed")
+        return value
     return parse_numbers(value)
 
 
 Years = Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_parse_years)]
-Members = Annotated[Literal["all"] | Annotated[int, Field(ge=1)] | tuple[int, ...], BeforeValidator(_parse_members)]
+Members = Annotated[Literal["all"] | int | tuple[int, ...], BeforeValidator(_parse_members)]
 
 
 def _whole_number(value: Any) -> Any:
     # Environment variables are texts, which a choice of numbers does not take.
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _number_or_word(value: Any) -> Any:
+    # Said here: a choice of types reports what is wrong once for each.
+    if value in ("auto", "none"):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError("neither a finite number, nor auto, nor none")
+    return number
 
 
 def _split_at_commas(value: Any) -> Any:
@@ -154,10 +180,16 @@ class DataSettings(_Model):
     def _one_field(self) -> DataSettings:
         if self.variable is not None and self.wind is not None:
             raise ValueError("give either variable or wind, not both")
-        for day in self.breaks:
-            if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
-                raise ValueError(f"break {day!r} is not a day as YYYY-MM-DD")
         return self
+
+    @field_validator("breaks")
+    @classmethod
+    def _days(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for day in value:
+            match = re.fullmatch(r"[0-9]{4}-([0-9]{2})-([0-9]{2})", day)
+            if not match or not _is_day(int(match[1]), int(match[2])):
+                raise ValueError(f"break {day!r} is not a day as YYYY-MM-DD, such as 1950-01-31")
+        return value
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -171,7 +203,7 @@ class DetectionSettings(_Model):
     mode: Literal["auto", "max", "min"] = Field(
         default="auto", description="maxima or minima; auto: minima of pressure, maxima of all else"
     )
-    threshold: float | Literal["auto", "none"] = Field(
+    threshold: Annotated[float | Literal["auto", "none"], BeforeValidator(_number_or_word)] = Field(
         default="auto",
         description="value a centre must reach, in SI units; auto: 4e-5 s-1 for vorticity, none for all else",
     )
@@ -184,15 +216,16 @@ class DetectionSettings(_Model):
         default=2, description="order of the differences that give vorticity from wind"
     )
 
-    @model_validator(mode="after")
-    def _box(self) -> DetectionSettings:
-        if self.region is not None:
-            west, south, east, north = self.region
+    @field_validator("region")
+    @classmethod
+    def _box(cls, value: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if value is not None:
+            west, south, east, north = value
             if not -90 <= south < north <= 90:
                 raise ValueError(f"region: south {south:g} must be below north {north:g}, both in -90..90")
             if not (-360 <= west <= 360 and -360 <= east <= 360) or west == east:
                 raise ValueError(f"region: west {west:g} and east {east:g} must differ and lie in -360..360")
-        return self
+        return value
 
 
 class TrackingSettings(_Model):
@@ -218,7 +251,9 @@ class RunSettings(_Model):
     backend: Literal["local", "pyro"] = Field(default="pyro", description="what carries the work: local or pyro")
     workers: int = Field(default=2, ge=1, le=1024, description="worker processes on this machine")
     time_limit: float = Field(default=3600.0, gt=0, description="seconds one attempt may take")
-    memory_limit: float = Field(default=4.0, gt=0, description="GiB of memory one worker process may take")
+    memory_limit: float = Field(
+        default=4.0, ge=1, description="GiB of memory one worker process may take; the libraries alone need half of one"
+    )
     max_attempts: int = Field(default=2, ge=1, description="attempts at a task before it is given up")
 
 

@@ -24,6 +24,8 @@ SITE_VARIABLE = "STORMTRACKS_SITE"
 """Environment variable that names the site file; else `~/.config/stormtracks/site.toml`, if there is one."""
 
 _PATHS = (("data", "root"), ("results", "root"))
+_NEEDED = {"missing": "too few values", "model_type": "a table is needed", "path_type": "a path is needed"}
+"""What is wrong by the kind of problem, where pydantic says it in terms of Python."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
         place = tree
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingsError(f"setting {name!r} cannot be set where {section!r} is set as a whole, to {place!r}")
         place[last] = value
     return tree
 
@@ -177,26 +181,36 @@ def _merge(layers: list[_Layer]) -> LoadedSettings:
     try:
         campaign = CampaignSettings.model_validate(_nested(merged))
     except ValidationError as error:
-        raise SettingsError(_explain(error, origins)) from error
+        raise SettingsError(_explain(error, origins, [layer.origin for layer in layers])) from error
     return LoadedSettings(campaign, origins)
 
 
-def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, origins: Mapping[str, str], order: list[str]) -> str:
+    """What is wrong, one line each; `order` are the sources, the strongest last."""
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
+        unknown = problem["type"] == "extra_forbidden"
         # A union's branches add their own names to the place.
-        while name not in origins and "." in name:
+        while not unknown and name not in origins and "." in name:
             name = name.rpartition(".")[0]
-        place = ".".join(str(part) for part in problem["loc"]) if name not in origins else name
-        if problem["type"] == "extra_forbidden":
+        # What is wrong with a whole section is the matter of the last that set anything in it.
+        of_section = [source for key, source in origins.items() if key.startswith(f"{name}.")]
+        origin = origins.get(name) or max(of_section, key=order.index)
+        if unknown:
             known = list(_leaves(CampaignSettings().model_dump(), CampaignSettings))
-            lines.append(f"unknown setting {place!r} ({origins.get(place, '?')}){_likely(place, known)}")
+            lines.append(f"unknown setting {name!r} ({origin}){_likely(name, known)}")
         else:
-            message = "too few values" if problem["type"] == "missing" else problem["msg"]
-            message = message.removeprefix("Value error, ")
-            lines.append(f"setting {place!r} = {problem['input']!r} ({origins.get(name, '?')}): {message}")
+            message = _NEEDED.get(problem["type"], problem["msg"]).removeprefix("Value error, ")
+            lines.append(f"setting {name!r}{_given(problem['input'])} ({origin}): {message}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _given(value: Any) -> str:
+    """A value, for a message; nothing for a whole section."""
+    if isinstance(value, Mapping):
+        return ""
+    return f" = {str(value) if isinstance(value, Path) else value!r}"
 
 
 def _likely(name: str, known: Any) -> str:

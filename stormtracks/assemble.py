@@ -99,9 +99,7 @@ def assemble(
         year``; ``born before`` counts those of another year that reach into the one asked for.
     """
     points = linked.points
-    pieces = _season_years(_stretches(linked), points, campaign.season, calendar)
-    pieces = _limit(pieces, points, campaign.season, calendar)
-    pieces, counts = _keep(pieces, campaign.tracking.min_points)
+    pieces, counts = _keep(_stretches(linked), points, campaign, calendar)
     if year is not None:
         ours = pieces.year == year
         before = (pieces.year < year) & (points["seconds"][pieces.stop - 1] >= seconds_of(calendar, year))
@@ -129,18 +127,18 @@ def assemble(
     return tracks, counts
 
 
-def _keep(pieces: _Pieces, min_points: int) -> tuple[_Pieces, Counter[str]]:
+def _keep(pieces: _Pieces, points: Points, campaign: CampaignSettings, calendar: str) -> tuple[_Pieces, Counter[str]]:
     """Those that are long enough and start in the season, and how many are not."""
-    long_enough = pieces.stop - pieces.start >= min_points
+    min_points = campaign.tracking.min_points
+    linked = len(pieces.start)
+    # Most are too short: their dates are not worth the time.
+    pieces = pieces[pieces.stop - pieces.start >= min_points]
+    pieces = _season_years(pieces, points, campaign.season, calendar)
+    pieces = _limit(pieces, points, campaign.season, calendar)
+    pieces = pieces[pieces.stop - pieces.start >= min_points]
     in_season = pieces.year != _NO_YEAR
-    counts = Counter(
-        {
-            "linked": len(pieces.start),
-            "too short": int((~long_enough).sum()),
-            "out of season": int((long_enough & ~in_season).sum()),
-        }
-    )
-    return pieces[long_enough & in_season], counts
+    counts = {"linked": linked, "too short": linked - len(in_season), "out of season": int((~in_season).sum())}
+    return pieces[in_season], Counter(counts)
 
 
 def _stretches(linked: Linked) -> _Pieces:
@@ -201,7 +199,10 @@ def _leaves(grid: Grid, last: Points, before: Points) -> BoolArray:
     if not grid.periodic:
         east_of_edge = (last["lon"] - grid.lon[0]) % 360
         lon = east_of_edge + (last["lon"] - before["lon"] + 180) % 360 - 180
-        out |= (lon <= grid.lon_step) | (lon >= grid.lon[-2] - grid.lon[0])
+        # No centre is sought where a neighbour as far away as the next row would lie outside.
+        height = np.abs(np.diff(grid.lat)).max()
+        margin = np.maximum(grid.lon_step, height / np.cos(np.deg2rad(np.clip(lat, -89, 89))))
+        out |= (lon <= margin) | (lon >= grid.lon[-1] - grid.lon[0] - margin)
     return out
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stormtracks.detect import check_missing
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
 from stormtracks.reanalysis.archive import Archive, Quantity, Series
@@ -21,6 +20,10 @@ __all__ = ["Block", "read_blocks"]
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+Field = npt.NDArray[np.float32]
+
+_LONGEST_STEP = 1.5
+"""Steps that one may last before it is a gap: times kept as float32 days are off by minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Block:
         Names of the files behind it, relative to the data root.
     """
 
-    fields: tuple[npt.NDArray[np.float32], ...]
+    fields: tuple[Field, ...]
     times: TimeAxis
     cut: BoolArray
     grid: Grid
@@ -71,20 +74,30 @@ def read_blocks(
     last: int | None = None
     last_step: int | None = None
     last_inputs: tuple[str, ...] = ()
+    after_empty = False
     years = iter(years)
     first_year = next(years)
     start_at = _warm_up_starts(archive, member, warm_up, first_year)
     for year in itertools.chain(sorted(start_at), [first_year], years):
         with closing(archive.open_year(year, member)) as series:
             seconds = series.times.seconds
-            step = int(np.diff(seconds).min()) if len(seconds) > 1 else last_step
-            cut = _cuts(series, data, step)
+            step = _usual_step(seconds) if len(seconds) > 1 else last_step
+            cut, gap = _cuts(series, step)
             cut[0] = _breaks_between(last, last_inputs, series, min(filter(None, (step, last_step)), default=None))
             cut |= _stream_breaks(series.times, data.breaks, last)
             first = start_at.get(year, 0)
             cut[first] |= last is None
-            for start in range(first, len(seconds), series.block_steps):
-                yield _block(series, data, slice(start, min(start + series.block_steps, len(seconds))), cut)
+            # What is wrong later in the year is no concern of a reader that stops before it.
+            end = len(seconds) if gap is None or gap <= first or data.gaps == "cut" else gap
+            for start in range(first, end, series.block_steps):
+                steps = slice(start, min(start + series.block_steps, end))
+                block, after_empty, problem = _block(series, data, steps, cut, after_empty=after_empty)
+                if len(block.times):
+                    yield block
+                if problem is not None:
+                    raise problem
+            if end < len(seconds):
+                raise _gap_error(series, end, step)
             last, last_step, last_inputs = int(seconds[-1]), step, series.inputs
 
 
@@ -99,32 +112,78 @@ def _warm_up_starts(archive: Archive, member: int, steps: int, year: int) -> dic
     return starts
 
 
-def _block(series: Series, data: DataSettings, steps: slice, cut: BoolArray) -> Block:
+def _block(
+    series: Series, data: DataSettings, steps: slice, cut: BoolArray, *, after_empty: bool
+) -> tuple[Block, bool, InputError | None]:
+    """One block; whether its last step holds no value at all; and the error that ended it before its time.
+
+    Steps without any value cut before themselves and after.
+    """
     times = series.times[steps]
     fields = series.read(steps.start, steps.stop)
-    empty = check_missing(fields, series.quantities, times, data.missing)
-    cut = cut[steps].copy()
-    cut |= empty
-    cut[1:] |= empty[:-1]
-    return Block(fields, times, cut, series.grid, series.quantities, series.inputs)
+    fields, missing = _mark_missing(fields)
+    problem = None
+    stop = len(times)
+    if missing.any() and data.missing == "error":
+        stop = int(np.flatnonzero(missing.any(axis=1))[0])
+        which = int(np.flatnonzero(missing[stop])[0])
+        problem = InputError(
+            f"variable {series.quantities[which].name!r} in {', '.join(series.inputs)} has {missing[stop, which]} "
+            f"missing values at {times.date(stop)}",
+            remedy="mend the data, or mask them (data.missing, --missing mask): no centre is sought beside them",
+        )
+    empty = (missing == fields[0][0].size).any(axis=1)
+    cut = cut[steps] | empty | np.concatenate([[after_empty], empty[:-1]])
+    block = Block(
+        tuple(field[:stop] for field in fields),
+        times[:stop],
+        cut[:stop],
+        series.grid,
+        series.quantities,
+        series.inputs,
+    )
+    return block, bool(empty[-1]), problem
 
 
-def _cuts(series: Series, data: DataSettings, step: int | None) -> BoolArray:
-    """Steps of a series that follow on a gap, shape (n,)."""
+def _mark_missing(fields: tuple[Field, ...]) -> tuple[tuple[Field, ...], IntArray]:
+    """The fields with NaN for all that is not finite, and how many such points each step of each has, shape (n, k)."""
+    missing = np.zeros((len(fields[0]), len(fields)), dtype=np.int64)
+    marked = []
+    for which, field in enumerate(fields):
+        # Two passes that make nothing, as nearly all data are whole. The sum of opposite infinities is NaN.
+        with np.errstate(invalid="ignore"):
+            whole = bool(np.isfinite(field.min() + field.max()))
+        if not whole:
+            bad = ~np.isfinite(field)
+            missing[:, which] = bad.sum(axis=(1, 2))
+            field = np.where(bad, np.float32(np.nan), field)
+        marked.append(field)
+    return tuple(marked), missing
+
+
+def _usual_step(seconds: IntArray) -> int:
+    """The step that at most half of all steps fall short of."""
+    steps = np.sort(np.diff(seconds))
+    return int(steps[(len(steps) - 1) // 2])
+
+
+def _cuts(series: Series, step: int | None) -> tuple[BoolArray, int | None]:
+    """Steps of a series that follow on a gap, shape (n,), and the first of them that lies inside a file."""
     seconds = series.times.seconds
     cut = np.zeros(len(seconds), dtype=bool)
     if step is None:
-        return cut
-    cut[1:] = np.diff(seconds) > step
+        return cut, None
+    cut[1:] = np.diff(seconds) > _LONGEST_STEP * step
     inside = np.setdiff1d(np.flatnonzero(cut), series.file_starts)
-    if len(inside) and data.gaps == "error":
-        before, after = series.times.date(int(inside[0]) - 1), series.times.date(int(inside[0]))
-        raise InputError(
-            f"a gap in time in {', '.join(series.inputs)}: after {before} comes {after}, "
-            f"where the step is {step / 3600:g} hours ({len(inside)} such gaps)",
-            remedy='fill the gap, or set gaps = "cut" under [data]: tracks are then cut there and flagged',
-        )
-    return cut
+    return cut, int(inside[0]) if len(inside) else None
+
+
+def _gap_error(series: Series, gap: int, step: int | None) -> InputError:
+    return InputError(
+        f"a gap in time in {', '.join(series.inputs)}: after {series.times.date(gap - 1)} comes "
+        f"{series.times.date(gap)}, where the step is {(step or 0) / 3600:g} hours",
+        remedy="fill the gap, or have tracks cut and flagged there (data.gaps, --gaps cut)",
+    )
 
 
 def _breaks_between(last: int | None, last_inputs: tuple[str, ...], series: Series, step: int | None) -> bool:
@@ -137,7 +196,7 @@ def _breaks_between(last: int | None, last_inputs: tuple[str, ...], series: Seri
             f"{', '.join(series.inputs)} begins at {series.times.date(0)}, before {', '.join(last_inputs)} ends",
             remedy="remove the time steps that two files share",
         )
-    return step is None or ahead > step
+    return step is None or ahead > _LONGEST_STEP * step
 
 
 def _stream_breaks(times: TimeAxis, breaks: tuple[str, ...], last: int | None) -> BoolArray:
@@ -145,6 +204,12 @@ def _stream_breaks(times: TimeAxis, breaks: tuple[str, ...], last: int | None) -
     before = np.concatenate([[times.seconds[0] - 1 if last is None else last], times.seconds[:-1]])
     cut = np.zeros(len(times), dtype=bool)
     for day in breaks:
-        begins = seconds_of(times.calendar, *(int(part) for part in day.split("-")))
+        try:
+            begins = seconds_of(times.calendar, *(int(part) for part in day.split("-")))
+        except ValueError as error:
+            raise InputError(
+                f"data.breaks: {day} is no day of the data's calendar, {times.calendar}",
+                remedy="name the first day of the new stream as YYYY-MM-DD",
+            ) from error
         cut |= (times.seconds >= begins) & (before < begins)
     return cut

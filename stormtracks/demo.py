@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,22 +78,33 @@ class Demonstration:
         make_folder(self.out)
         if marker.is_file():
             held = json.loads(marker.read_text(encoding="utf-8"))
-            if held == made_by:
+            complete = held.pop("complete", False)
+            if held == made_by and complete:
                 return False
-            if not replace:
+            if held != made_by and not replace:
                 raise ResultsError(
                     f"{data} holds the data of another demonstration: {held}, asked for {made_by}",
                     remedy="choose another --out, or pass --replace to do away with them and their results",
                 )
-        if data.exists():
-            shutil.rmtree(data)
+        elif any((self.out / name).exists() for name in ("data", "campaign.toml", "results")):
+            raise ResultsError(
+                f"{self.out} holds data, a campaign or results that are no demonstration's",
+                remedy="choose another --out: nothing of it was touched",
+            )
+        # First of all, so that a folder left half-written by a kill is known as ours; complete only at the end.
+        make_folder(data)
+        publish(marker, json.dumps(made_by | {"complete": False}).encode())
+        for path in sorted(data.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            elif path != marker:
+                path.unlink()
         results = StormtracksResultsManager(self.out)
         for year in results.list_years():
             results.delete_year(year)
         write(self.ensemble, data, layout="c20")
         publish(self.campaign_file, self._campaign_text().encode())
-        # Last of all: data without it were left half-written.
-        publish(marker, json.dumps(made_by).encode())
+        publish(marker, json.dumps(made_by | {"complete": True}).encode())
         return True
 
     def _campaign_text(self) -> str:

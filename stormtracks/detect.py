@@ -14,10 +14,9 @@ from stormtracks.extrema import Neighbourhood, local_maxima
 from stormtracks.grid import EARTH_RADIUS_KM, Grid, unit_vectors
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.settings.campaign import DetectionSettings
-from stormtracks.times import TimeAxis
 from stormtracks.vorticity import relative_vorticity
 
-__all__ = ["PRESSURE", "VORTICITY", "VORTICITY_THRESHOLD", "Centres", "Detector", "check_missing"]
+__all__ = ["PRESSURE", "VORTICITY", "VORTICITY_THRESHOLD", "Centres", "Detector"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -172,11 +171,13 @@ class Detector:
     def nothing_found(self, block: tuple[Field, ...]) -> InputError:
         """The error that says why a series has no candidate at all, with one of its blocks as an example."""
         field = self.field(block)
+        held = field[np.isfinite(field)]
+        between = f"it lies between {held.min():g} and {held.max():g}" if held.size else "it has no value at all"
         bound = "" if self.threshold is None else f" that reaches {self.threshold:g} {self.quantity.units}"
         return InputError(
             f"no candidate: {self.quantity.name} has no local {'minimum' if self.minima else 'maximum'}{bound}; "
-            f"in the last steps read it lies between {np.nanmin(field):g} and {np.nanmax(field):g}",
-            remedy="check that this is the right variable; set threshold under [detection] to suit it, or to none",
+            f"in the last steps read {between}",
+            remedy="check that this is the right variable, or set another threshold (detection.threshold, --threshold)",
         )
 
 
@@ -206,26 +207,3 @@ def _strongest(step: IntArray, xyz: FloatArray, strength: FloatArray, radius_km:
         if keep[stronger[pair]]:
             keep[weaker[pair]] = False
     return keep
-
-
-def check_missing(block: tuple[Field, ...], source: tuple[Quantity, ...], times: TimeAxis, policy: str) -> BoolArray:
-    """Which steps of a block hold no value at all, shape (n,).
-
-    Raises
-    ------
-    InputError
-        If values are missing and `policy` is ``"error"``.
-    """
-    empty = np.zeros(len(times), dtype=bool)
-    for data, quantity in zip(block, source, strict=True):
-        if np.isfinite(data.min() + data.max()):
-            continue
-        missing = ~np.isfinite(data)
-        if policy == "error":
-            step = int(np.flatnonzero(missing.any(axis=(1, 2)))[0])
-            raise InputError(
-                f"variable {quantity.name!r} has {int(missing[step].sum())} missing values at {times.date(step)}",
-                remedy='mend the data, or set missing = "mask" under [data]: no centre is then sought beside them',
-            )
-        empty |= missing.all(axis=(1, 2))
-    return empty

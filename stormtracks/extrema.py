@@ -70,7 +70,8 @@ class Neighbourhood:
             if not self.grid.reaches_pole(at):
                 whole &= row != edge
         if not self.grid.periodic:
-            whole &= (col > 0) & (col < nlon - 1)
+            margin = self.stretch[row]
+            whole &= (col >= margin) & (col < nlon - margin)
         return whole
 
     def shift(self, row: IntArray, col: IntArray, drow: int, dcol: IntArray | int) -> tuple[IntArray, IntArray]:
@@ -90,7 +91,7 @@ class Neighbourhood:
         height = np.abs(np.gradient(self.grid.lat))
         width = self.grid.lon_step * np.cos(np.deg2rad(self.grid.lat))
         columns = np.rint(height / np.maximum(width, self.grid.lon_step * 1e-3)).astype(np.int64)
-        return np.clip(columns, 1, max(nlon // 4, 1) if self.grid.periodic else 1)
+        return np.clip(columns, 1, max(nlon // 4, 1))
 
     def around(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """All neighbours of each point: index of the point, row and column of the neighbour; shapes (m,)."""
@@ -128,20 +129,17 @@ class Neighbourhood:
         reach : shape (nlat, 2)
             Half the width and height of the stencil's cell, in km: how far a centre may move.
         """
-        nlat = self.grid.shape[0]
-        weights = np.zeros((nlat, 5, 9))
-        reach = np.zeros((nlat, 2))
-        middle = self.grid.shape[1] // 2
-        for row in range(nlat):
-            at, col = np.array([row]), np.array([middle])
-            if row in self.grid.pole_rows or not self.can_be_centre(at, col)[0]:
-                continue
-            rows, cols = self.stencil(at, col)
-            x, y = tangent_plane(
-                self.grid.lat[row], self.grid.lon[middle], self.grid.lat[rows[0]], self.grid.lon[cols[0]]
-            )
-            weights[row] = _quadratic_fit(x, y)
-            reach[row] = 0.5 * np.abs(x[[3, 5]]).max(), 0.5 * np.abs(y[[1, 7]]).max()
+        lat, lon = self.grid.lat, self.grid.lon
+        row = np.arange(len(lat))
+        col = np.full(len(lat), len(lon) // 2)
+        row = row[self.can_be_centre(row, col) & ~self.is_pole(row)]
+        rows, cols = self.stencil(row, col[row])
+        x, y = tangent_plane(lat[row, None], lon[col[row], None], lat[rows], lon[cols])
+        weights = np.zeros((len(lat), 5, 9))
+        reach = np.zeros((len(lat), 2))
+        weights[row] = _quadratic_fit(x, y)
+        reach[row, 0] = 0.5 * np.abs(x[:, [3, 5]]).max(axis=1)
+        reach[row, 1] = 0.5 * np.abs(y[:, [1, 7]]).max(axis=1)
         return weights, reach
 
     def pole_fit(self, row: int) -> tuple[FloatArray, float]:
@@ -157,12 +155,14 @@ class Neighbourhood:
         return _quadratic_fit(x, y), 0.5 * float(np.hypot(x[1], y[1]))
 
 
-def tangent_plane(lat0: float, lon0: float, lat: FloatArray, lon: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Azimuthal equidistant coordinates: km east and north of a point, at true distance and direction.
+def tangent_plane(
+    lat0: npt.ArrayLike, lon0: npt.ArrayLike, lat: FloatArray, lon: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Azimuthal equidistant coordinates: km east and north of a point, at true distance and direction; broadcasts.
 
     Source: Snyder (1987), *Map Projections: A Working Manual*, USGS Professional Paper 1395, chapter 25.
     """
-    phi0, dlam, phi = np.deg2rad(lat0), np.deg2rad(lon - lon0), np.deg2rad(lat)
+    phi0, dlam, phi = np.deg2rad(lat0), np.deg2rad(np.subtract(lon, lon0)), np.deg2rad(lat)
     east = np.cos(phi) * np.sin(dlam)
     north = np.cos(phi0) * np.sin(phi) - np.sin(phi0) * np.cos(phi) * np.cos(dlam)
     towards = np.sin(phi0) * np.sin(phi) + np.cos(phi0) * np.cos(phi) * np.cos(dlam)
@@ -185,15 +185,15 @@ def from_tangent_plane(
 
 
 def _quadratic_fit(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Least-squares weights of x, y, x^2, x y, y^2 (with a constant, left out of the result), shape (5, n)."""
-    scale = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    """Least-squares weights of x, y, x^2, x y, y^2 (with a constant, left out of the result), shape (..., 5, n)."""
+    scale = np.maximum(np.abs(x), np.abs(y)).max(axis=-1, keepdims=True)
     u, v = x / scale, y / scale
-    weights = np.linalg.pinv(np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1))[1:]
-    return np.asarray(weights / np.array([scale, scale, scale**2, scale**2, scale**2])[:, None])
+    weights = np.linalg.pinv(np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1))[..., 1:, :]
+    return np.asarray(weights / np.stack([scale, scale, scale**2, scale**2, scale**2], axis=-2))
 
 
 def local_maxima(field: Field, near: Neighbourhood, *, threshold: float | None = None, refine: bool = True) -> Maxima:
-    """Points of each field that stand above all eight neighbours, a flat plateau counting as one.
+    """Points of each field that stand above all their neighbours, a flat plateau counting as one.
 
     Parameters
     ----------

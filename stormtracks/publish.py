@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from stormtracks.errors import ResultsError
 
 __all__ = ["is_temporary", "make_folder", "publish", "remove_temporaries", "storage_error", "sync_folder"]
 
 _TEMPORARY = re.compile(r"\.stormtracks-\d+-[0-9a-f]{16}\.tmp")
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+"""What a file system says that knows no locks; the last, NFS, where the file may only be read."""
 
 _REMEDIES = {
     errno.ENOSPC: "free space on that disk and run again; nothing half-written was left behind",
@@ -27,6 +33,7 @@ _REMEDIES = {
     errno.ENOTDIR: "part of the path is a file: choose another folder",
     errno.EEXIST: "a file stands where a folder is needed: choose another folder",
     errno.EISDIR: "the path is a folder: give the name of a file",
+    errno.ELOOP: "the links lead in a circle: give the name of a file",
     errno.EIO: "the disk reports a fault: look at the system log, and choose another disk",
 }
 
@@ -35,7 +42,8 @@ def publish(path: Path, data: bytes, *, check: Callable[[Path], None] | None = N
     """Put a file in its place, whole and on the disk, or leave the place as it was.
 
     The file is written under a temporary name in the same folder, synchronised, moved into place in one step that
-    replaces an older file of that name, and the folder is synchronised.
+    replaces an older file of that name, and the folder is synchronised. A symbolic link stays, and what it points at
+    is replaced.
 
     Parameters
     ----------
@@ -49,30 +57,71 @@ def publish(path: Path, data: bytes, *, check: Callable[[Path], None] | None = N
     Raises
     ------
     ResultsError
-        If the disk is full, read-only, faulty or forbidden; the temporary file is then removed.
+        If the place is taken by something other than a file, such as a folder or a device; or the disk is full,
+        read-only, faulty or forbidden. The temporary file is then removed.
     """
-    # Writers on several hosts share the folder, where process numbers can meet.
-    temporary = path.with_name(f".stormtracks-{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
-        try:
-            _write(temporary, data)
+        place = _place(path)
+        with _temporary(place.parent) as (temporary, file):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
             if check is not None:
                 check(temporary)
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+            temporary.replace(place)
+            sync_folder(place.parent)
     except OSError as error:
         raise storage_error("write", path, error) from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    # Unbuffered: a buffer would try again on closing what had just failed.
-    with path.open("xb", buffering=0) as file:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
+def _place(path: Path) -> Path:
+    """Where a file of this name lies, symbolic links followed; refused if it can be none."""
+    if not path.name:
+        raise ResultsError(
+            f"cannot write a file named {str(path)!r}: that is a folder", remedy="give the name of a file"
+        )
+    try:
+        place = path.resolve()
+    except RuntimeError as error:  # as which Python before 3.13 reports a circle of links
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise ResultsError(
+            f"cannot write {path}: it is a device, a pipe or a socket", remedy="give the name of a file to be made"
+        )
+    return place
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file under a temporary name, gone on leaving if it was not moved, and locked for as long as it is open."""
+    while True:
+        # Writers on several hosts share the folder, where process numbers can meet.
+        path = folder / f".stormtracks-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+        # Unbuffered: a buffer would try again on closing what had just failed. For reading too, as locks over NFS need.
+        with path.open("x+b", buffering=0) as file:
+            try:
+                # Shared, as the NetCDF library takes one of its own when a check reads the file.
+                _lock(file, fcntl.LOCK_SH)
+                if os.fstat(file.fileno()).st_nlink:
+                    yield path, file
+                    return
+                # Between its making and its locking, someone who cleaned up has removed it.
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO, kind: int) -> bool:
+    """Take a lock; false where the file system knows none."""
+    try:
+        fcntl.flock(file, kind)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def make_folder(folder: Path) -> None:
@@ -106,21 +155,37 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_temporaries(folder: Path, *, older_than: float) -> list[Path]:
-    """Remove what killed writers left in a folder: temporary files untouched for `older_than` seconds."""
-    removed = []
-    for path in sorted(folder.iterdir()):
-        if not is_temporary(path.name):
-            continue
-        try:
+    """Remove what killed writers left in a folder: temporary files that no writer holds a lock on.
+
+    Where the file system knows no locks, those untouched for `older_than` seconds. A folder that is not there has none.
+
+    Raises
+    ------
+    ResultsError
+        If it is no folder, or may not be read or changed.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if is_temporary(path.name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error("list the folder", folder, error) from error
+    return [path for path in paths if _remove_unless_held(path, older_than)]
+
+
+def _remove_unless_held(path: Path, older_than: float) -> bool:
+    try:
+        # For writing too, as locks over NFS need, unless it is another user's.
+        with path.open("r+b" if os.access(path, os.W_OK) else "rb", buffering=0) as file:
             # The age of a file is a wall-clock matter: it may be of another process, host or day.
-            if time.time() - path.stat().st_mtime >= older_than:
+            left = _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB) or time.time() - path.stat().st_mtime >= older_than
+            if left:
                 path.unlink()
-                removed.append(path)
-        except FileNotFoundError:
-            continue  # its writer has just moved it into place
-        except OSError as error:
-            raise storage_error("remove", path, error) from error
-    return removed
+            return left
+    except (BlockingIOError, FileNotFoundError):
+        return False  # its writer is at work, or has just moved it into place
+    except OSError as error:
+        raise storage_error("remove", path, error) from error
 
 
 def storage_error(action: str, path: Path, error: OSError) -> ResultsError:

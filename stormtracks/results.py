@@ -274,10 +274,10 @@ class StormtracksResultsManager:
             # The results first: a kill in between must not leave old results under new settings.
             for year in self.list_years():
                 self.delete_year(year)
-        if conflict or not path.exists():
+        document = json.dumps({"settings_hash": settings_hash, "science": dict(science)}, indent=2, sort_keys=True)
+        if conflict or not path.exists() or path.read_text() != document + "\n":
             make_folder(self.folder)
-            document = {"settings_hash": settings_hash, "science": dict(science)}
-            publish(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+            publish(path, (document + "\n").encode())
 
     def clean(self, *, older_than: float = _AN_HOUR) -> list[Path]:
         """Remove temporary files that killed writers left, and no others.
@@ -285,8 +285,8 @@ class StormtracksResultsManager:
         Parameters
         ----------
         older_than : float
-            Seconds without a change after which a temporary file counts as left behind; a writer at work needs
-            seconds.
+            Seconds without a change after which a temporary file counts as left behind on a file system that knows no
+            locks; elsewhere a writer at work holds one. It needs seconds.
 
         Returns
         -------
@@ -295,7 +295,7 @@ class StormtracksResultsManager:
         """
         years = [self.folder / name for name in _names(self.folder) if _YEAR_FOLDER.fullmatch(name)]
         removed = []
-        for folder in (self.folder, *years):
+        for folder in (self.root, self.folder, *years):
             removed += remove_temporaries(folder, older_than=older_than)
         return removed
 
@@ -303,11 +303,11 @@ class StormtracksResultsManager:
         """Why the folder cannot be claimed; empty if it can."""
         try:
             held = json.loads(path.read_text())
-            if held["settings_hash"] == settings_hash:
-                return ""
+            if held["settings_hash"] == settings_hash or not self.list_years():
+                return ""  # ours, or nothing came of them: the folder is free
             lines = [f"{self.folder} holds results of other settings (held -> asked for):"]
             return "\n".join(lines + _differences(held["science"], science))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return f"{self.folder} holds results of settings unknown: {path} is missing" if self.list_years() else ""
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{self.folder} holds results of settings unknown: {path} is unreadable: {error!r}"

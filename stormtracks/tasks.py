@@ -16,13 +16,15 @@ from stormtracks.assemble import READ_ON_DAYS, assemble, season_end
 from stormtracks.blocks import Block, read_blocks
 from stormtracks.detect import Detector
 from stormtracks.errors import InputError
+from stormtracks.inputs import fingerprint
 from stormtracks.reanalysis import open_archive, open_files
+from stormtracks.reanalysis.archive import Archive
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.campaign import CampaignSettings, DataSettings, DetectionSettings, Season, TrackingSettings
 from stormtracks.track import WARM_UP, Moment, TrackBuilder
 from stormtracks.tracks import Tracks, concatenate
 
-__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "run_task", "summary_of", "track_file", "vort_track"]
+__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "is_current", "run_task", "summary_of", "track_file", "vort_track"]
 
 SCIENCE_VERSION = 1
 """Raised whenever the same input and settings give other tracks than before."""
@@ -47,10 +49,32 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
         If the input cannot be used.
     """
     archive = open_archive(campaign.data)
+    first = year
     if not archive.has_year(year, member):
-        archive.open_year(year, member).close()  # says what is missing
-    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(year))
-    return follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
+        if not (campaign.season.over_new_year and archive.has_year(year + 1, member)):
+            archive.open_year(year, member).close()  # says what is missing
+        first = year + 1  # of a season over new year, the part after it
+    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(first))
+    tracks = follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
+    inputs = str(tracks.attributes["inputs"]).split(", ")
+    absent = [str(y) for y in (year - 1, year, year + 1) if not archive.has_year(y, member)]
+    made_from: dict[str, str | int | float] = {
+        "input_fingerprint": fingerprint(campaign.data.root, inputs),
+        "absent_years": ", ".join(absent),
+    }
+    return replace(tracks, attributes=tracks.attributes | made_from)
+
+
+def is_current(tracks: Tracks, campaign: CampaignSettings, archive: Archive, member: int) -> bool:
+    """Whether `vort_track` would make the same of the same input again, as far as can be told without doing it."""
+    made_of = tracks.attributes
+    absent = [int(year) for year in str(made_of.get("absent_years", "")).split(", ") if year]
+    return (
+        made_of.get("settings_hash") == campaign.settings_hash
+        and made_of.get("science_version") == SCIENCE_VERSION
+        and not any(archive.has_year(year, member) for year in absent)
+        and made_of.get("input_fingerprint") == fingerprint(campaign.data.root, str(made_of["inputs"]).split(", "))
+    )
 
 
 TASKS = {"vort_track": vort_track}
@@ -154,6 +178,7 @@ def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, mem
     inputs: set[str] = set()
     detector: Detector | None = None
     calendar = "standard"
+    in_season = False
     with closing(blocks):
         for block in blocks:
             if detector is None or detector.grid is not block.grid:
@@ -164,6 +189,7 @@ def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, mem
             done, taken = False, 0
             for taken, moment in enumerate(_moments(block, campaign.season), start=1):
                 builder.add(centres.at(taken - 1, taken), moment)
+                in_season |= year is None or moment.season_year == year
                 done = year is not None and _ended(builder, moment, campaign, year, calendar)
                 if done:
                     break
@@ -172,7 +198,7 @@ def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, mem
             if done:
                 break
     assert detector is not None, "an archive gives at least one step of each year it has"
-    if not counts["extrema"]:
+    if in_season and not counts["extrema"]:
         raise detector.nothing_found(block.fields)
     tracks, kept = assemble(
         builder.linked(), campaign, detector.grid, detector.quantity, calendar=calendar, member=member, year=year

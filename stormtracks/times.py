@@ -10,7 +10,7 @@ import cftime
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EPOCH", "TimeAxis", "decode_times", "join", "seconds_of"]
+__all__ = ["EPOCH", "TimeAxis", "decode_times", "join", "one_calendar", "seconds_of"]
 
 EPOCH = "seconds since 1970-01-01 00:00:00"
 
@@ -92,22 +92,64 @@ def decode_times(values: npt.ArrayLike, units: str, calendar: str = "standard") 
     Raises
     ------
     ValueError
-        If `units` or `calendar` is not one of CF's, or a value is missing.
+        If `units` or `calendar` is not one of CF's, or a value is missing or no date can be given to it.
     """
     # Old 20CR files write "00:00:0.0", which not every parser takes for midnight.
     units = re.sub(r"(\d{1,2}):(\d{1,2}):0+\.0+", r"\1:\2:00", units)
     calendar = _SAME_CALENDAR.get(calendar.lower(), calendar.lower())
-    # Every calendar counts its units evenly, so two dates fix the axis and no object per step is needed.
-    origin, next_unit = cftime.num2date([0, 1], units, calendar=calendar)
-    unit = (next_unit - origin).total_seconds()
+    origin, unit = _reckoning(units, calendar)
     count = np.atleast_1d(np.asarray(values, dtype=np.float64))
     if not np.isfinite(count).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(count)))} of the time axis is missing")
-    seconds = np.rint(count * unit + float(cftime.date2num(origin, EPOCH, calendar=calendar))).astype(np.int64)
-    reform = seconds_of("standard", 1582, 10, 15)
-    if calendar == "proleptic_gregorian" and len(seconds) and seconds.min() >= reform:
-        calendar = "standard"
-    return TimeAxis(seconds, calendar)
+    with np.errstate(over="ignore"):
+        seconds = np.rint(count * unit + origin)
+    _check_dates(seconds, count, calendar)
+    times = TimeAxis(seconds.astype(np.int64), calendar)
+    if calendar == "proleptic_gregorian" and len(times) and _after_reform(times):
+        return TimeAxis(times.seconds, "standard")
+    return times
+
+
+def _reckoning(units: str, calendar: str) -> tuple[float, float]:
+    """From when units count, in seconds since the epoch, and how many seconds one of them is."""
+    # Every calendar counts its units evenly, so two dates fix the axis and no object per step is needed.
+    try:
+        origin, next_unit = cftime.num2date([0, 1], units, calendar=calendar)
+        return float(cftime.date2num(origin, EPOCH, calendar=calendar)), (next_unit - origin).total_seconds()
+    except OverflowError as error:
+        raise ValueError(f"units {units!r} count from too long ago or too far ahead") from error
+
+
+def _check_dates(seconds: npt.NDArray[np.float64], count: npt.NDArray[np.float64], calendar: str) -> None:
+    """Refuse instants that no date can be given to, so that all of an axis can be told in words."""
+    for place in {int(np.argmin(seconds)), int(np.argmax(seconds))} if len(seconds) else ():
+        try:
+            cftime.num2date(int(seconds[place]), EPOCH, calendar=calendar)
+        except (ValueError, OverflowError) as error:  # infinite seconds are either, too
+            raise ValueError(f"no date can be given to value {place}, {count[place]:g}") from error
+
+
+def _after_reform(times: TimeAxis) -> bool:
+    return bool(times.seconds.min() >= seconds_of("standard", 1582, 10, 15))
+
+
+def one_calendar(axes: Sequence[TimeAxis]) -> list[TimeAxis]:
+    """The same instants, in one calendar where that can be had.
+
+    After the reform of 1582 the standard and the proleptic Gregorian calendar do not differ: where some axes are
+    proleptic, the standard ones that begin after it become so too. All others stay as they are.
+
+    Parameters
+    ----------
+    axes : sequence of TimeAxis
+        None of them empty.
+    """
+    if not any(axis.calendar == "proleptic_gregorian" for axis in axes):
+        return list(axes)
+    return [
+        TimeAxis(axis.seconds, "proleptic_gregorian") if axis.calendar == "standard" and _after_reform(axis) else axis
+        for axis in axes
+    ]
 
 
 def join(axes: Sequence[TimeAxis]) -> TimeAxis:

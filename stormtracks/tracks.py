@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stormtracks.errors import ResultsError
 from stormtracks.reanalysis.archive import Quantity
+from stormtracks.times import TimeAxis
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,12 +29,6 @@ Attributes = dict[str, str | int | float]
 
 RESERVED_ATTRIBUTES = ("Conventions", "content_sha256", "featureType", "source", "title")
 """Global attributes of a file that `write_tracks` sets; `Tracks.attributes` may not hold them."""
-
-RESERVED_NAMES = (
-    *("ends_cut", "lat", "lon", "member", "obs", "realization", "row_size", "starts_cut", "time"),
-    *("track_id", "track_number", "trajectory", "year"),
-)
-"""Names of variables and dimensions of a file, which the tracked quantity may not have."""
 
 CALENDARS = (
     *("standard", "gregorian", "proleptic_gregorian", "julian", "noleap", "365_day", "all_leap", "366_day"),
@@ -92,6 +87,15 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.row_size)
+
+    def __repr__(self) -> str:
+        span = ""
+        if len(self.time):
+            first, last = TimeAxis(np.array([self.time.min(), self.time.max()]), self.calendar).dates()
+            span = f", {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+        what = f"{self.quantity.name} ({self.quantity.units})"
+        members = len(np.unique(self.member))
+        return f"<Tracks: {len(self)} of {what} with {len(self.time)} points{span}, {members} member(s)>"
 
     def to_xarray(self) -> xr.Dataset:
         """The tracks as `xarray.open_dataset` gives them from a file of `write_tracks`.
@@ -259,10 +263,8 @@ def _check_records(tracks: Tracks) -> None:
 
 def _check_texts(tracks: Tracks) -> None:
     _require(tracks.calendar in CALENDARS, f"calendar {tracks.calendar!r} is not one of {', '.join(CALENDARS)}")
-    name = tracks.quantity.name
-    _require(_NAME.fullmatch(name) is not None, f"the quantity's name {name!r} cannot name a variable")
-    _require(name not in RESERVED_NAMES, f"the quantity's name {name!r} is that of another variable")
-    for text in (tracks.quantity.standard_name, tracks.quantity.units):
+    _require(tracks.quantity.name != "", "the quantity has no name")
+    for text in (tracks.quantity.name, tracks.quantity.standard_name, tracks.quantity.units):
         _require(_storable(text), f"{text!r} cannot be stored as text")
     for key, value in tracks.attributes.items():
         _require(_NAME.fullmatch(key) is not None, f"{key!r} cannot name an attribute")

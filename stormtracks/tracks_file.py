@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,15 @@ SOURCE = f"stormtracks {__version__}"
 _SEAL = b"\nstormtracks sha256 "
 _SEAL_LENGTH = len(_SEAL) + 64 + 1
 _CHUNK = 65536  # records; one member of a compressed year is read without unpacking all others
+_RESERVED_NAMES = (
+    *("ends_cut", "lat", "lon", "member", "obs", "realization", "row_size", "starts_cut", "time"),
+    *("track_count", "track_id", "track_number", "trajectory", "year"),
+    *("member_attributes", "member_content_sha256", "member_file_sha256", "member_source"),
+)
+"""Names of the other variables and dimensions of a file of tracks or of a compressed year."""
+
+_LONGEST_NAME = 200  # characters; the NetCDF library takes 256
+_ORIGINAL_NAME = "original_name"
 _CALENDAR_OF_NONE = "calendar_of_tracks"
 _REMEDY = "delete it and make the result again, or fetch an intact copy"
 
@@ -184,6 +194,9 @@ def _record_variables(tracks: Tracks) -> dict[str, Variable]:
     }
     with np.errstate(over="ignore"):
         exact = np.array_equal(tracks.value.astype(np.float32).astype(np.float64), tracks.value)
+    stored_name = _variable_name(quantity.name)
+    if stored_name != quantity.name:
+        attributes[_ORIGINAL_NAME] = quantity.name
     return {
         "time": Variable(
             OBS,
@@ -197,8 +210,16 @@ def _record_variables(tracks: Tracks) -> dict[str, Variable]:
         "lat": Variable(
             OBS, "f8", tracks.lat, {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
         ),
-        quantity.name: Variable(OBS, "f4" if exact else "f8", tracks.value, attributes),
+        stored_name: Variable(OBS, "f4" if exact else "f8", tracks.value, attributes),
     }
+
+
+def _variable_name(name: str) -> str:
+    """The name of the variable that holds a quantity: its own, if every program can take it and no other has it."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST_NAME]
+    if plain in _RESERVED_NAMES:
+        return f"{plain}_value"
+    return plain if plain[0].isalpha() else f"value_{plain}"
 
 
 def _calendar_attributes(tracks: Tracks) -> dict[str, str]:
@@ -244,8 +265,9 @@ def _verify_seal(path: Path, data: bytes) -> None:
     body, seal = data[:-_SEAL_LENGTH], data[-_SEAL_LENGTH:]
     if not seal.startswith(_SEAL):
         raise ResultsError(
-            f"{path} is truncated, or another program wrote or changed it: it does not end in its checksum",
-            remedy=_REMEDY,
+            f"{path} is truncated, changed, or no file of tracks at all: it does not end in its checksum",
+            remedy="give a file that stormtracks wrote, and make it again if it is damaged; one that another program "
+            "wrote or changed is read with verify=False",
         )
     if seal != _seal(body):
         raise ResultsError(f"{path} has changed since it was written: its checksum does not hold", remedy=_REMEDY)
@@ -327,6 +349,7 @@ def tracks_of(variables: Mapping[str, Variable], attributes: Attributes, origin:
             remedy="give a file that write_tracks, stormtracks run or stormtracks track wrote",
         )
     value = variables[values[0]]
+    described = {_ORIGINAL_NAME: values[0], "standard_name": "", "units": "", **value.attributes}
     calendar = str(time.attributes.get(_CALENDAR_OF_NONE, time.attributes.get("calendar", "standard")))
     numbers = {name: variables[name].data.astype(np.int64) for name in ("row_size", "year", "member")}
     tracks = Tracks(
@@ -338,9 +361,7 @@ def tracks_of(variables: Mapping[str, Variable], attributes: Attributes, origin:
         lon=variables["lon"].data.astype(np.float64),
         lat=variables["lat"].data.astype(np.float64),
         value=value.data.astype(np.float64),
-        quantity=Quantity(
-            values[0], str(value.attributes.get("standard_name", "")), str(value.attributes.get("units", ""))
-        ),
+        quantity=Quantity(*(str(described[name]) for name in (_ORIGINAL_NAME, "standard_name", "units"))),
         calendar=calendar,
         attributes=attributes,
     )

@@ -213,6 +213,71 @@ def test_status_of_a_folder_without_a_campaign(tmp_path: Path) -> None:
     assert "no campaign in" in status.stderr
 
 
+def test_the_season_with_which_the_data_begin_belongs_to_the_year_before(tmp_path: Path) -> None:
+    ensemble = SyntheticEnsemble((2002, 1, 1), (2002, 1, 20), members=1, grid=COARSE)
+    write(ensemble, tmp_path / "data", layout="c20v3")
+    (tmp_path / "c.toml").write_text('years = 2001\nseason = "DJF"\n[data]\nlayout = "c20v3"\n', encoding="utf-8")
+    run = stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    tracks = read_tracks(tmp_path / "out/results/vort_track/2001/m001.nc")
+    assert len(tracks) > 10
+    assert set(tracks.year) == {2001}
+    assert "(1 already before)" in stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=tmp_path).stdout
+
+
+def test_changed_input_is_noticed(tmp_path: Path) -> None:
+    ensemble = SyntheticEnsemble((2001, 12, 1), (2002, 1, 15), members=2, grid=COARSE)
+    write(ensemble, tmp_path / "data", layout="c20v3")
+    (tmp_path / "c.toml").write_text('years = 2001\n[data]\nlayout = "c20v3"\n', encoding="utf-8")
+    later = tmp_path / "2002"
+    (tmp_path / "data/2002").rename(later)
+    run = ["run", "c.toml", "--out", "out", "--quiet"]
+    assert stormtracks(*run, cwd=tmp_path).returncode == 0
+    cut = read_tracks(tmp_path / "out/results/vort_track/2001/m001.nc")
+    assert cut.ends_cut.any()
+    # A neighbour that has come since: storms over new year are followed to their end now.
+    later.rename(tmp_path / "data/2002")
+    assert "already" not in stormtracks(*run, cwd=tmp_path).stdout
+    assert not read_tracks(tmp_path / "out/results/vort_track/2001/m001.nc").ends_cut.any()
+    assert "(2 already before)" in stormtracks(*run, cwd=tmp_path).stdout
+    # Other data of one member.
+    write(SyntheticEnsemble((2001, 12, 1), (2002, 1, 15), seed=5, grid=COARSE), tmp_path / "other", layout="c20v3")
+    name = "2001/VGRD850.2001_mem002.nc"
+    (tmp_path / "other" / name).replace(tmp_path / "data" / name)
+    assert "(1 already before)" in stormtracks(*run, cwd=tmp_path).stdout
+
+
+def test_nothing_of_the_users_is_overwritten(archive: Path, tmp_path: Path) -> None:
+    u850 = tmp_path / "u850.nc"
+    u850.write_bytes((archive / "data/2001/u850_2001.nc").read_bytes())
+    before = u850.read_bytes()
+    for name in ("u850.nc", "./sub/../u850.nc"):
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        run = stormtracks("track", "u850.nc", "--variable", "u850", "-o", name, cwd=tmp_path)
+        assert run.returncode == 1
+        assert "is one of the input files" in run.stderr
+    assert u850.read_bytes() == before
+
+    mine = tmp_path / "mine"
+    (mine / "data").mkdir(parents=True)
+    (mine / "data/model.nc").write_bytes(b"precious")
+    (mine / "campaign.toml").write_text('name = "mine"', encoding="utf-8")
+    for replace in ([], ["--replace"]):
+        demo = stormtracks("demo", "--out", mine, *replace)
+        assert demo.returncode == 2
+        assert "no demonstration's" in demo.stderr
+    assert (mine / "data/model.nc").read_bytes() == b"precious"
+
+
+def test_output_that_cannot_be_written_is_no_traceback(archive: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m stormtracks.cli settings"
+    for redirection in (">/dev/full", ">&-"):
+        run = subprocess.run(
+            ["bash", "-c", f"{command} {redirection}"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "Traceback" not in run.stderr
+
+
 def session_of(pid: int) -> int | None:
     try:
         return os.getsid(pid)
@@ -239,7 +304,7 @@ def test_the_demo_finds_the_storms_it_made(tmp_path: Path) -> None:
     again = stormtracks("demo", "--out", out, "--members", "2")
     assert "(4 already before)" in again.stdout
     other = stormtracks("demo", "--out", out, "--members", "2", "--seed", "1")
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "'seed': 0" in other.stderr
 
 

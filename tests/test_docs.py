@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"^```(\S*) *(.*)$")
-_DURATION = r"\b\d+:\d\d:\d\d\b|\b\d+\.\d s\b"
+_DURATION = r"(?:\b\d+:\d\d:\d\d\b|\b\d+\.\d s\b)"
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
 

@@ -157,7 +157,7 @@ def time_axis(coordinate: Variable, path: Path) -> TimeAxis:
             f"time axis {coordinate.name!r} in {path} with units {units!r} and calendar {calendar!r} "
             f"cannot be decoded: {error}",
             remedy="give CF units such as 'hours since 1900-01-01 00:00:00' and a CF calendar, "
-            "or convert absolute times: cdo -r copy IN OUT",
+            "or convert absolute times: cdo -r copy IN OUT; if these are right, the file is damaged: fetch it again",
         ) from error
     steps = np.diff(times.seconds)
     if (steps <= 0).any():
@@ -165,7 +165,7 @@ def time_axis(coordinate: Variable, path: Path) -> TimeAxis:
         raise InputError(
             f"time axis {coordinate.name!r} in {path} does not increase: step {late} ({times.date(late)}) "
             f"follows step {late - 1} ({times.date(late - 1)})",
-            remedy="sort the file by time and drop repeated steps",
+            remedy="sort the file by time and drop repeated steps; if it was in order, it is damaged: fetch it again",
         )
     return times
 

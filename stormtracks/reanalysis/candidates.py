@@ -75,6 +75,13 @@ class Candidate:
         """The level axis, if there is one."""
         return next((axis for axis in self.axes if axis.role == "level"), None)
 
+    @property
+    def only_level(self) -> str:
+        """The one level that the file gives the field other than as a pressure, in words; empty if it is silent."""
+        names = [name for name in self.level_names if " " in name]  # a number without units says nothing
+        named = identify(self.name).level
+        return names[0] if len(names) == 1 else "" if named is None else _in_words(named)
+
     def at(self, level: float | str | None) -> bool | None:
         """Whether this field holds a level; None if the file does not say which it has."""
         if level is None:
@@ -163,7 +170,8 @@ def level_index(request: Request, candidate: Candidate, *, path: Path) -> int | 
     Raises
     ------
     InputError
-        If the level is not there, or there are several and none is asked for.
+        If the level is not there, or the file says that the field is at another one, or there are several and none
+        is asked for.
     """
     axis, wanted = candidate.level_axis, request.pressure
     where = f"variable {candidate.name!r} in {path}"
@@ -173,10 +181,14 @@ def level_index(request: Request, candidate: Candidate, *, path: Path) -> int | 
         if index is None:
             raise InputError(f"{where} has no level {wanted:g} hPa, only {there}", remedy="set level to one of these")
         return None if axis is None else index
-    if axis is None:
-        return None
-    if axis.size == 1:
-        return 0
+    if axis is None or axis.size == 1:
+        said = candidate.only_level
+        if request.level is not None and said not in ("", _in_words(request.level)):
+            raise InputError(
+                f"{where} is at {said}, but level is set to {request.level:g} hPa",
+                remedy="leave level out, or name a variable at that level",
+            )
+        return None if axis is None else 0
     if candidate.levels is None:
         raise InputError(
             f"{where} has {axis.size} levels that are no pressures ({there or 'no coordinate'})",

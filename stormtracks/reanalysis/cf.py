@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stormtracks.reanalysis.netcdf import open_netcdf, opening
 from stormtracks.reanalysis.series import FileSeries, in_order
 from stormtracks.reanalysis.sources import Source, field_names, find_source
 from stormtracks.settings.campaign import DataSettings
+from stormtracks.times import one_calendar
 
 __all__ = ["CFArchive"]
 
@@ -111,7 +113,9 @@ def _scan(requests: tuple[Request, ...], stamps: tuple[tuple[Path, int, int], ..
     for request, sources in zip(requests, found, strict=True):
         if not sources:
             raise _missing_variable(request.name, [path for path, _, _ in stamps])
-    return tuple(tuple(in_order(sources)) for sources in found)
+    # All at once: what the winds are given in, and what one year and the next are, must not differ either.
+    axes = iter(one_calendar([source.times for sources in found for source in sources]))
+    return tuple(tuple(in_order([replace(source, times=next(axes)) for source in sources])) for sources in found)
 
 
 def _missing_variable(name: str, files: Sequence[Path]) -> InputError:

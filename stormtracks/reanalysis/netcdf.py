@@ -71,7 +71,8 @@ def _open(path: Path) -> netCDF4.Dataset:
         return netCDF4.Dataset(path)
     except (OSError, RuntimeError) as error:
         if start in (b"\x89HDF", b"CDF\1", b"CDF\2", b"CDF\5"):
-            raise InputError(f"{path} cannot be opened: {error}", remedy=_DAMAGED) from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be opened: {reason}", remedy=_DAMAGED) from error
         raise InputError(
             f"{path} is not a NetCDF file", remedy="give NetCDF files, or convert: cdo -f nc4 copy IN OUT.nc"
         ) from error

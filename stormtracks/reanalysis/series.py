@@ -151,7 +151,7 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
         if before.times.calendar != after.times.calendar:
             raise InputError(
                 f"{both} use the calendars {before.times.calendar} and {after.times.calendar}",
-                remedy="convert one: cdo setcalendar,CALENDAR IN OUT",
+                remedy="leave the files of one calendar out: their days do not correspond to those of the other",
             )
         if before.times.seconds[-1] >= after.times.seconds[0]:
             raise InputError(

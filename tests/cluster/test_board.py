@@ -248,6 +248,16 @@ def written(mode: Any) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+@pytest.mark.parametrize("mode", ["auto", "plain", "quiet", "json"])
+def test_a_process_without_standard_output_goes_on(mode: Any) -> None:
+    board = make_board(mode, None)
+    state = snapshot({2001: "------------"})
+    board.begin(state)
+    for change in CHANGES:
+        board.changed(change, PROGRESS)
+    board.end(state, SUMMARY)
+
+
 def test_plain_lines() -> None:
     assert written("plain") == [*COMPLETE_LINES, *PROBLEM_LINES, *REPORT_LINES]
     assert written("auto") == written("plain")

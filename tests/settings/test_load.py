@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stormtracks.settings.campaign import CampaignSettings, Season, parse_numbers
+from stormtracks.settings.campaign import CampaignSettings, DataSettings, Season, parse_numbers
 from stormtracks.settings.errors import SettingsError
 from stormtracks.settings.load import SITE_VARIABLE, describe_settings, load_settings
 
@@ -78,14 +78,36 @@ def test_whatever_can_be_set_can_be_set_in_the_environment() -> None:
         ({"STORMTRACKS_TRACKING__MIN_PONTS": "1"}, "did you mean 'tracking.min_points'"),
         ({"STORMTRACKS_YEARS": "20x"}, "'20x' is neither a whole number nor a range"),
         ({"STORMTRACKS_YEARS": "2003-2001"}, "runs backwards"),
-        ({"STORMTRACKS_MEMBERS": "0"}, "setting 'members' = "),
+        ({"STORMTRACKS_MEMBERS": "0"}, r"^setting 'members' = '0' \(environment\): 0 members .*at least 1 is needed$"),
+        ({"STORMTRACKS_MEMBERS": "-1"}, "neither a whole number nor a range"),
+        ({"STORMTRACKS_RUN__MEMORY_LIMIT": "0.5"}, r"'run.memory_limit' = '0.5' .*greater than or equal to 1$"),
+        ({"STORMTRACKS_DETECTION__THRESHOLD": "high"}, r"^setting 'detection.threshold' = 'high' \(environment\): .*$"),
+        ({"STORMTRACKS_RUN": "5"}, r"^setting 'run' = '5' \(environment\): a table is needed$"),
+        ({"STORMTRACKS_RESULTS__ROOT": "[1]"}, r"'results.root' = \[1\] \(environment\): a path is needed$"),
+        ({"STORMTRACKS_SEASON": "DJF", "STORMTRACKS_SEASON__START": "01-01"}, "'season' is set as a whole, to 'DJF'"),
+        ({"STORMTRACKS_TRACKING__A__B": "1"}, r"unknown setting 'tracking.a' \(environment\)"),
         ({"STORMTRACKS_TRACKING__MAX_SPEED": "-3"}, r"setting 'tracking.max_speed' = '-3' \(environment\)"),
-        ({"STORMTRACKS_SEASON": "ABC"}, r"season 'ABC' is not one of year, DJF"),
-        ({"STORMTRACKS_SEASON": '{"start": "13-01"}'}, "'13-01' is not a day of the year"),
-        ({"STORMTRACKS_DETECTION__REGION": "[1, 50, 3, 20]"}, "south 50 must be below north 20"),
+        (
+            {"STORMTRACKS_SEASON": "ABC"},
+            r"^setting 'season' = 'ABC' \(environment\): season 'ABC' is not one of year, DJF",
+        ),
+        (
+            {"STORMTRACKS_SEASON": '{"start": "13-01"}'},
+            r"'season.start' = '13-01' \(env.*'13-01' is not a day of the year",
+        ),
+        ({"STORMTRACKS_SEASON__END": "06-31"}, "'06-31' is not a day of the year"),
+        (
+            {"STORMTRACKS_DETECTION__REGION": "[1, 50, 3, 20]"},
+            r"'detection.region' = .*\(environment\): .*south 50 must be below",
+        ),
         ({"STORMTRACKS_DETECTION__REGION": "[1, 2"}, "no JSON"),
         ({"STORMTRACKS_DATA__BREAKS": '["tomorrow"]'}, "is not a day as YYYY-MM-DD"),
-        ({"STORMTRACKS_DATA__VARIABLE": "x", "STORMTRACKS_DATA__WIND": '["u", "v"]'}, "either variable or wind"),
+        ({"STORMTRACKS_DATA__BREAKS": "2001-13-45"}, r"'data.breaks' = .*\(environment\): break '2001-13-45' is not"),
+        ({"STORMTRACKS_DATA__BREAKS": "2001-02-31"}, "'2001-02-31' is not a day"),
+        (
+            {"STORMTRACKS_DATA__VARIABLE": "x", "STORMTRACKS_DATA__WIND": '["u", "v"]'},
+            r"^setting 'data' \(environment\): give either variable or wind, not both$",
+        ),
         ({"STORMTRACKS_NAME": "../x"}, "setting 'name'"),
         ({SITE_VARIABLE: "/nonexistent/site.toml"}, "cannot read site file"),
         ({"STORMTRACKS_PRESET": "modern"}, "setting 'preset'"),
@@ -94,6 +116,27 @@ def test_whatever_can_be_set_can_be_set_in_the_environment() -> None:
 def test_what_is_wrong_is_named_with_its_source(environment: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(environment=NOWHERE | environment)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data.level", "detection.threshold", "detection.merge_km", "detection.region", "tracking.max_speed"),
+        *("run.time_limit", "run.memory_limit"),
+    ],
+)
+def test_every_number_is_finite(tmp_path: Path, name: str, value: str) -> None:
+    section, _, key = name.partition(".")
+    path = tmp_path / "campaign.toml"
+    path.write_text(f"[{section}]\n{key} = {f'[1, {value}, 3, 40]' if key == 'region' else value}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=f"^setting '{name}' = {value} .*: .*finite number.*$"):
+        load_settings(path, environment=NOWHERE)
+
+
+def test_a_day_of_any_calendar_is_a_day() -> None:
+    assert DataSettings(breaks=("2001-02-30", "2001-01-31")).breaks == ("2001-02-30", "2001-01-31")
+    assert Season(start="02-30", end="12-31").year_of(2001, 2, 30) == 2001
 
 
 @pytest.mark.parametrize(

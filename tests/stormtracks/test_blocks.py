@@ -59,11 +59,51 @@ def test_a_stream_that_starts_afresh_cuts() -> None:
     assert cuts(archive, breaks=("2002-01-01", "2002-01-03")) == [0, 4, 12]
 
 
-def test_steps_without_any_value_cut_before_and_after() -> None:
+@pytest.mark.parametrize("block_steps", [1, 2, 5, 100])
+def test_steps_without_any_value_cut_before_and_after(block_steps: int) -> None:
     archive = archive_of(list(range(0, 60, 6)), missing=(4,))
+    archive.block_steps = block_steps
     assert cuts(archive, missing="mask") == [0, 4, 5]
-    with pytest.raises(InputError, match="missing values at 2002-01-01 00:00:00"):
-        cuts(archive)
+
+
+@pytest.mark.parametrize("block_steps", [1, 3, 100])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_missing_values_are_an_error_that_says_when_or_a_mask(bad: float, block_steps: int) -> None:
+    archive = archive_of(list(range(0, 60, 6)))
+    archive.block_steps = block_steps
+    archive.fields[0][6, 2, 3] = bad
+    settings = DataSettings(variable="x")
+    read = []
+    with pytest.raises(InputError, match=r"'x' in memory has 1 missing values at 2002-01-01 12:00:00") as caught:
+        read.extend(block.times for block in read_blocks(archive, settings, 1, archive.years()))
+    assert "mask" in caught.value.remedy
+    # All that lies before it is read, in blocks of any length: who stops there is not bothered.
+    blocks = []
+    reader = read_blocks(archive, settings, 1, archive.years())
+    with pytest.raises(InputError):
+        blocks.extend(iter(lambda: next(reader), None))
+    assert sum(len(block.times) for block in blocks) == 6
+
+    masked = read_blocks(archive, DataSettings(variable="x", missing="mask"), 1, archive.years())
+    field = np.concatenate([block.fields[0] for block in masked])
+    assert np.argwhere(np.isnan(field)).tolist() == [[6, 2, 3]]
+
+
+@pytest.mark.parametrize("block_steps", [1, 3, 100])
+def test_a_gap_is_no_concern_of_who_stops_before_it(block_steps: int) -> None:
+    archive = archive_of([0, 6, 12, 18, 24, 30, 42, 48])
+    archive.block_steps = block_steps
+    blocks = []
+    reader = read_blocks(archive, DataSettings(variable="x"), 1, archive.years())
+    with pytest.raises(InputError, match="after 2002-01-01 06:00:00 comes 2002-01-01 18:00:00"):
+        blocks.extend(iter(lambda: next(reader), None))
+    assert sum(len(block.times) for block in blocks) == 6
+
+
+def test_times_rounded_by_minutes_are_no_gap() -> None:
+    archive = archive_of(list(range(10)))
+    archive.times.seconds[1::2] += 225
+    assert cuts(archive) == [0]
 
 
 def test_a_year_that_begins_before_the_one_before_it_ends_is_refused() -> None:

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
-from stormtracks.detect import PRESSURE, VORTICITY, Centres, Detector, check_missing, in_region
-from stormtracks.errors import InputError
+from stormtracks.detect import PRESSURE, VORTICITY, Centres, Detector, in_region
 from stormtracks.grid import EARTH_RADIUS_KM, Grid, great_circle_distance, unit_vectors
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.settings.campaign import DetectionSettings
-from stormtracks.times import TimeAxis
 
 GRID = Grid(np.linspace(-90, 90, 91), np.arange(0, 360, 2.0))
 VO = (Quantity("vo850", VORTICITY, "s-1"),)
@@ -103,16 +102,21 @@ def test_positions_are_rounded_and_lie_in_0_to_360() -> None:
     assert found.lat[0] == round(found.lat[0], 4)
 
 
-def test_missing_values_are_an_error_that_says_when_or_a_mask() -> None:
-    field = np.repeat(bumps((40, 10, 1e-4)), 3, axis=0)
-    field[1, 5, 5] = np.nan
-    times = TimeAxis(np.arange(3) * 21600)
-    with pytest.raises(InputError, match=r"'vo850' has 1 missing values at 1970-01-01 06:00:00") as caught:
-        check_missing((field,), VO, times, "error")
-    assert "mask" in caught.value.remedy
-    assert check_missing((field,), VO, times, "mask").tolist() == [False, False, False]
-    field[2] = np.nan
-    assert check_missing((field,), VO, times, "mask").tolist() == [False, False, True]
+def test_a_subset_of_the_globe_has_the_same_centres_away_from_its_edges() -> None:
+    field = gaussian_filter(np.random.default_rng(1).normal(size=GRID.shape), 1.5, mode=("nearest", "wrap")).astype(
+        "f4"
+    )
+    rows, cols = slice(50, 86), slice(20, 90)
+    subset = Grid(GRID.lat[rows], GRID.lon[cols])
+    settings = DetectionSettings(threshold="none")
+    quantity = (Quantity("x", "", "1"),)
+    whole, _ = Detector(settings, GRID, quantity).find((field[None],))
+    part, _ = Detector(settings, subset, quantity).find((np.ascontiguousarray(field[None, rows, cols]),))
+    inner = (whole.lat > 12) & (whole.lat < 78) & (whole.lon > 52) & (whole.lon < 166)
+    points = set(zip(part.lat.tolist(), part.lon.tolist(), strict=True))
+    expected = set(zip(whole.lat[inner].tolist(), whole.lon[inner].tolist(), strict=True))
+    assert len(expected) > 25
+    assert expected <= points
 
 
 def test_a_wind_gives_vorticity() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -30,6 +31,7 @@ from hypothesis import strategies as st
 from stormtracks import results
 from stormtracks.compressed_year import Part, verify_year
 from stormtracks.errors import ResultNotFoundError, ResultsError
+from stormtracks.publish import publish, remove_temporaries
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.tracks import Tracks, digest, read_tracks
@@ -269,6 +271,18 @@ class TestCompression:
         assert digest(manager.get_result(2001, 1)) == digest(newer)
         assert digest(manager.get_result(2001, 0)) == digest(some_tracks())
 
+    @pytest.mark.parametrize("name", ["track_count", "realization", "151", "drück"])
+    def test_a_quantity_of_any_name(self, tmp_path: Path, name: str) -> None:
+        members = {
+            member: replace(some_tracks(member=member), quantity=Quantity(name, "", "Pa")) for member in range(2)
+        }
+        manager = manager_of(tmp_path, members)
+        before = files_below(tmp_path)
+        manager.compress_year(2001)
+        assert manager.get_result(2001, 1).quantity == Quantity(name, "", "Pa")
+        manager.decompress_year(2001)
+        assert files_below(tmp_path) == before
+
     def test_own_files_stay_on_decompressing(self, tmp_path: Path) -> None:
         manager = manager_of(tmp_path, {0: some_tracks(), 1: some_tracks(member=1)})
         manager.compress_year(2001)
@@ -480,9 +494,8 @@ class TestKilled:
         left = {name: len(data) for name, data in files_below(tmp_path).items() if name not in before}
         assert list(left.values()) == [3000]
         assert manager.list_results() == [(2001, 0)] and digest(manager.get_result(2001, 0)) == digest(some_tracks())
-        assert manager.clean() == []
-        assert [path.stat().st_size for path in manager.folder.glob("2001/.stormtracks-*")] == [3000]
-        assert len(manager.clean(older_than=0)) == 1
+        # At once: the system has taken its lock from the dead.
+        assert [path.relative_to(tmp_path).as_posix() for path in manager.clean()] == list(left)
         assert files_below(tmp_path) == before
 
     @pytest.mark.parametrize("half_done", [True, False])
@@ -613,12 +626,110 @@ class TestDisk:
         for name in keep + stray:
             (manager.folder / name).write_text("x")
         before = set(files_below(manager.folder))
+        of_the_root = tmp_path / ".stormtracks-7-00112233445566ff.tmp"
+        of_the_root.write_text("x")
         assert manager.list_results() == [(2001, 0)]
+        assert manager.clean() == [of_the_root, *(manager.folder / name for name in stray)]
         assert manager.clean() == []
-        os.utime(manager.folder / stray[0], (1, 1))
-        assert manager.clean() == [manager.folder / stray[0]]
-        assert manager.clean(older_than=0) == [manager.folder / stray[1]]
         assert set(files_below(manager.folder)) == before - set(stray)
+
+    def test_cleaning_what_is_not_there(self, tmp_path: Path) -> None:
+        assert StormtracksResultsManager(tmp_path / "absent").clean() == []
+
+    def test_cleaning_leaves_a_writer_at_work_alone(self, tmp_path: Path) -> None:
+        manager = manager_of(tmp_path, {0: some_tracks()})
+        seen: list[list[Path]] = []
+
+        def clean_up(written: Path) -> None:
+            with netCDF4.Dataset(written):  # which takes a lock of its own
+                seen.append(manager.clean(older_than=0))
+
+        data = (manager.folder / "2001" / "m000.nc").read_bytes()
+        publish(manager.folder / "2001" / "m001.nc", data, check=clean_up)
+        assert seen == [[]]
+        assert manager.list_members(2001) == [0, 1]
+
+    def test_a_file_removed_before_its_writer_held_it_is_made_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, removed = fcntl.flock, []
+
+        def flock(file: Any, kind: int) -> None:
+            if kind == fcntl.LOCK_SH and not removed:
+                removed.extend(remove_temporaries(tmp_path, older_than=0))
+            lock(file, kind)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        publish(tmp_path / "a", b"content")
+        assert len(removed) == 1
+        assert files_below(tmp_path) == {"a": b"content"}
+
+    @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])
+    def test_where_there_are_no_locks_age_decides(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        def flock(file: Any, kind: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        manager = manager_of(tmp_path, {0: some_tracks()})
+        stray = [manager.folder / f".stormtracks-{number}-0123456789abcdef.tmp" for number in (1, 2)]
+        for path in stray:
+            path.write_text("x")
+        os.utime(stray[0], (1, 1))
+        assert manager.clean() == stray[:1]
+        assert manager.clean(older_than=0) == stray[1:]
+
+    def test_a_file_where_the_folder_of_a_year_should_be(self, tmp_path: Path) -> None:
+        manager = manager_of(tmp_path, {0: some_tracks()})
+        (manager.folder / "2002").write_text("a file\n")
+        with pytest.raises(ResultsError, match=r"cannot list the folder .*2002: Not a directory") as caught:
+            manager.clean()
+        assert "part of the path is a file" in caught.value.remedy
+
+    def test_a_file_where_the_root_should_be_is_not_taken_for_results(self, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("a file\n")
+        for replace_them in (False, True):
+            with pytest.raises(ResultsError, match=r"cannot make the folder .*out: File exists"):
+                StormtracksResultsManager(tmp_path / "out").claim(SCIENCE, "aaaa", replace=replace_them)
+
+    @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+    def test_only_a_file_is_replaced(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "place"
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/null")
+        before = path.lstat()
+        with pytest.raises(ResultsError, match=f"cannot write {path}") as caught:
+            publish(path, b"content")
+        assert "name of a file" in caught.value.remedy
+        assert (path.lstat(), list(tmp_path.iterdir())) == (before, [path])
+        assert Path("/dev/null").is_char_device()
+
+    @pytest.mark.parametrize("name", ["", ".", "/"])
+    def test_a_file_needs_a_name(self, name: str) -> None:
+        with pytest.raises(ResultsError, match="cannot write a file named"):
+            publish(Path(name), b"content")
+
+    @pytest.mark.parametrize("older", [True, False])
+    def test_a_link_stays_and_what_it_points_at_is_replaced(self, tmp_path: Path, older: bool) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        file, link = tmp_path / "elsewhere" / "file", tmp_path / "link"
+        if older:
+            file.write_bytes(b"older")
+        link.symlink_to("elsewhere/file")
+        publish(link, b"content")
+        assert link.is_symlink()
+        assert files_below(tmp_path) == {"elsewhere/file": b"content", "link": b"content"}
+
+    def test_links_in_a_circle(self, tmp_path: Path) -> None:
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        with pytest.raises(ResultsError, match=r"cannot write .*a: "):
+            publish(tmp_path / "a", b"content")
 
 
 def publish_often(root: Path, seed: int) -> None:
@@ -641,3 +752,10 @@ def test_writers_of_one_result_do_not_disturb_each_other(tmp_path: Path) -> None
         writer.join()
         assert writer.exitcode == 0
     assert list(files_below(tmp_path)) == ["results/vort_track/2001/m000.nc"]
+
+
+def test_a_folder_in_which_nothing_came_of_the_settings_is_free(tmp_path: Path) -> None:
+    results = StormtracksResultsManager(tmp_path)
+    results.claim({"detection": {"threshold": 1000}}, "a" * 16)
+    results.claim({"detection": {"threshold": 100000}}, "b" * 16)
+    assert '"bbbbbbbbbbbbbbbb"' in (results.folder / "settings.json").read_text()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stormtracks.times import EPOCH, TimeAxis, decode_times, join, seconds_of
+from stormtracks.times import EPOCH, TimeAxis, decode_times, join, one_calendar, seconds_of
 
 CALENDARS = ["standard", "gregorian", "proleptic_gregorian", "julian", "noleap", "365_day", "all_leap", "360_day"]
 CANONICAL = {"gregorian": "standard", "365_day": "noleap"}
@@ -69,6 +69,38 @@ def test_what_is_no_cf_time_is_refused(units: str, calendar: str, says: str) -> 
 def test_a_missing_time_is_refused_by_its_place() -> None:
     with pytest.raises(ValueError, match="value 1 "):
         decode_times([0.0, np.nan, 2.0], "days since 2000-01-01")
+
+
+@pytest.mark.parametrize("value", [1e12, -1e12, 1e30, -1e308])
+def test_a_time_that_has_no_date_is_refused_by_its_place(value: float) -> None:
+    with pytest.raises(ValueError, match=f"no date can be given to value 1, {value:g}".replace("+", r"\+")):
+        decode_times([0.0, value, 2.0], "days since 2000-01-01")
+
+
+def test_an_origin_that_has_no_date_is_refused() -> None:
+    with pytest.raises(ValueError, match="count from too long ago or too far ahead"):
+        decode_times([0.0], "days since 99999999-01-01")
+
+
+def test_no_times_are_times() -> None:
+    assert len(decode_times([], "days since 2000-01-01")) == 0
+
+
+def test_axes_before_and_after_the_reform_become_proleptic_together() -> None:
+    before, after = (
+        decode_times([0.0, 1.0], f"days since {year}-01-01", "proleptic_gregorian") for year in (1500, 1600)
+    )
+    assert (before.calendar, after.calendar) == ("proleptic_gregorian", "standard")
+    both = one_calendar([after, before])
+    assert [axis.calendar for axis in both] == ["proleptic_gregorian", "proleptic_gregorian"]
+    assert [axis.date(1) for axis in both] == ["1600-01-02 00:00:00", "1500-01-02 00:00:00"]
+
+
+@pytest.mark.parametrize("calendar", ["standard", "julian", "noleap"])
+def test_axes_whose_days_do_not_correspond_keep_their_calendars(calendar: str) -> None:
+    proleptic = decode_times([0.0], "days since 1500-01-01", "proleptic_gregorian")
+    other = decode_times([0.0], "days since 1501-01-01", calendar)
+    assert [axis.calendar for axis in one_calendar([proleptic, other])] == ["proleptic_gregorian", calendar]
 
 
 @given(calendar=st.sampled_from(CALENDARS), days=st.lists(st.integers(-200_000, 200_000), min_size=1, max_size=20))

@@ -180,6 +180,21 @@ def test_an_unknown_calendar(tmp_path: Path) -> None:
     assert "calendar 'lunar' cannot be decoded" in fails_with(path)
 
 
+@pytest.mark.parametrize("damaged", [1e15, -1e15, 1e300])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_damaged_time_of_a_classic_file(tmp_path: Path, damaged: float, step: int) -> None:
+    path = tmp_path / "u.nc"
+    values = np.array([0.0, 6.0, 12.0])
+    values[step] = damaged
+    axes = {"time": Along(values, {"units": "hours since 2001-01-01"}, unlimited=True)}
+    write_field(path, axes=axes, form="NETCDF3_CLASSIC")
+    with pytest.raises(InputError) as caught:
+        open_files([path], U850).years()
+    assert f"in {path} with units" in caught.value.what
+    assert f"no date can be given to value {step}" in caught.value.what
+    assert "the file is damaged: fetch it again" in caught.value.remedy
+
+
 def test_a_missing_time(tmp_path: Path) -> None:
     path = tmp_path / "u.nc"
     write_field(path, axes={"time": Along([0.0, np.nan, 12.0], {"units": "hours since 2001-01-01"})})

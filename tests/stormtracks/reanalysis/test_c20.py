@@ -165,6 +165,13 @@ def test_a_missing_variable(tmp_path: Path) -> None:
     assert error.what.endswith("the fields there are temperature")
 
 
+def test_a_level_other_than_the_one_in_the_name(tmp_path: Path) -> None:
+    write_c20(tmp_path)
+    error = fails_with(c20(tmp_path, level=500))
+    assert "is at 850 hPa, but level is set to 500 hPa" in error.what
+    assert "leave level out" in error.remedy
+
+
 def test_a_missing_member(tmp_path: Path) -> None:
     write_c20(tmp_path)
     error = fails_with(c20(tmp_path), member=57)

@@ -129,6 +129,53 @@ def test_a_missing_level(tmp_path: Path) -> None:
     assert "has no level 200 hPa, only 850 hPa, 500 hPa" in fails_with(cf(tmp_path, "u200"))
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "said"),
+    [
+        ("u850", None, "850 hPa"),
+        ("u10", None, "10 m"),
+        ("u9950", None, "sigma 0.995"),
+        ("ua", Along([10.0], {"units": "m"}), "10 m"),
+        ("u850", Along([0.995], {"units": "1"}), "0.995 1"),
+    ],
+)
+def test_a_level_other_than_the_one_that_the_file_gives(
+    tmp_path: Path, name: str, level: Along | None, said: str
+) -> None:
+    dims, axes = (WITH_LEVEL, {"level": level}) if level else (("time", "lat", "lon"), {})
+    write_field(tmp_path / "a.nc", name, EASTWARD, dims=dims, axes=axes)
+    assert f"{name!r} in {tmp_path / 'a.nc'} is at {said}, but level is set to 500 hPa" in fails_with(
+        cf(tmp_path, name, level=500)
+    )
+    assert open_archive(cf(tmp_path, name)).years() == [2001]
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "asked"),
+    [
+        ("u850", None, 850),
+        ("x", None, 500),
+        ("ua", Along([0.0]), 500),
+        ("x", Along([0.0], written=False), 500),
+        ("u850", Along([500.0], {"units": "hPa"}), 500),  # the coordinate says more than a name
+        ("u850", Along([85000.0], {"units": "Pa"}), 850),
+    ],
+)
+def test_a_level_that_the_file_gives_or_is_silent_of(
+    tmp_path: Path, name: str, level: Along | None, asked: float
+) -> None:
+    dims, axes = (WITH_LEVEL, {"level": level}) if level else (("time", "lat", "lon"), {})
+    write_field(tmp_path / "a.nc", name, EASTWARD, dims=dims, axes=axes)
+    assert open_archive(cf(tmp_path, name, level=asked)).years() == [2001]
+
+
+def test_a_scalar_level_other_than_the_one_asked_for(tmp_path: Path) -> None:
+    for name, value, units, said in (("u850", 850.0, "hPa", "only 850 hPa"), ("y", 10.0, "m", "is at 10 m")):
+        write_field(tmp_path / f"{name}.nc", name, EASTWARD)
+        add_scalar(tmp_path / f"{name}.nc", "height", value, {"units": units}, of=name)
+        assert said in fails_with(cf(tmp_path, name, level=500))
+
+
 def test_levels_that_are_no_pressures(tmp_path: Path) -> None:
     height = {"height": Along([10.0, 100.0], {"units": "m"})}
     write_field(tmp_path / "a.nc", "ua", EASTWARD, dims=("time", "height", "lat", "lon"), axes=height)
@@ -369,6 +416,37 @@ def test_files_of_one_series_in_two_names_of_one_calendar(tmp_path: Path) -> Non
     write_field(tmp_path / "a.nc", "u850", axes={"time": hours(8, calendar="gregorian")})
     write_field(tmp_path / "b.nc", "u850", axes={"time": hours(8, first=48, calendar="proleptic_gregorian")})
     assert len(open_archive(cf(tmp_path, "u850")).open_year(2001, 1).times) == 16
+
+
+def test_files_before_and_after_the_reform_of_the_calendar(tmp_path: Path) -> None:
+    for year in (1581, 1583):
+        time = hours(8, since=f"{year}-01-01", calendar="proleptic_gregorian")
+        write_field(tmp_path / f"{year}.nc", "u850", axes={"time": time})
+    # The other wind has no file before the reform, and is in the same calendar all the same.
+    write_field(tmp_path / "v.nc", "v850", axes={"time": hours(8, since="1583-01-01", calendar="standard")})
+    assert open_archive(cf(tmp_path, "u850")).years() == [1581, 1583]
+    for year in (1581, 1583):
+        times = open_archive(cf(tmp_path, "u850")).open_year(year, 1).times
+        assert (times.calendar, times.date(0)) == ("proleptic_gregorian", f"{year}-01-01 00:00:00")
+    assert len(open_archive(cf(tmp_path, wind=("u850", "v850"))).open_year(1583, 1).times) == 8
+
+
+def test_files_before_the_reform_in_calendars_that_differ_there(tmp_path: Path) -> None:
+    for year, calendar in ((1500, "proleptic_gregorian"), (1501, "standard")):
+        write_field(tmp_path / f"{year}.nc", "u850", axes={"time": hours(8, since=f"{year}-01-01", calendar=calendar)})
+    with pytest.raises(InputError, match="use the calendars proleptic_gregorian and standard") as caught:
+        open_archive(cf(tmp_path, "u850")).years()
+    assert "leave the files of one calendar out" in caught.value.remedy
+
+
+def test_one_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_field(tmp_path / "a.nc", "u850")
+    (tmp_path / "b.nc").write_bytes((tmp_path / "a.nc").read_bytes()[:3000])
+    archive = open_archive(cf(tmp_path, "u850"))
+    for look in (archive.years, archive.members, lambda: archive.has_year(2001, 1)):
+        with pytest.raises(InputError, match=f"{tmp_path / 'b.nc'} cannot be opened") as caught:
+            look()
+        assert "fetch it again" in caught.value.remedy
 
 
 def test_members_are_those_that_all_files_have(tmp_path: Path) -> None:
