@@ -66,8 +66,20 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def exposed(method: Method) -> Method:
-    """Mark a method as one that other processes may call."""
-    return cast(Method, server.expose(method))
+    """Mark a method as one that other processes may call; what goes wrong in it travels as an error of this room."""
+
+    @functools.wraps(method)
+    def guarded(*arguments: Any, **named: Any) -> Any:
+        try:
+            return method(*arguments, **named)
+        except ClusterError:
+            raise
+        except Exception as error:
+            # The other side need not know its class.
+            logger.warning("%s failed", method.__name__, exc_info=True)
+            raise TransportError(f"{method.__name__} failed: {type(error).__name__}: {error}") from error
+
+    return cast(Method, server.expose(guarded))
 
 
 def parse_address(text: str) -> Address:

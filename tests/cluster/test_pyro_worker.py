@@ -17,6 +17,7 @@ import pytest
 
 from stormtracks import __version__
 from stormtracks.cluster.errors import BackendError, ClusterError, SessionError, WorkerRefusedError
+from stormtracks.cluster.pyro_task import Outcome
 from stormtracks.cluster.pyro_worker import PyroWorker, changing
 from stormtracks.cluster.roots import fingerprint, place_proof, remove_proofs
 from stormtracks.cluster.transport import Address, Connection, list_names, start_nameserver
@@ -78,15 +79,14 @@ def worker(monkeypatch: pytest.MonkeyPatch, campaign: CampaignSettings) -> Itera
     worker.close()
 
 
-def outcomes(worker: PyroWorker, session: str, number: int, count: int) -> list[Any]:
-    """What comes of exchanges from `number` on, until there are so many."""
-    found: list[Any] = []
+def only_outcome(worker: PyroWorker, number: int, begin: list[Any], cancel: list[Any]) -> Outcome:
+    """The one outcome of a call and, if it comes later, of those that follow it."""
     deadline = time.monotonic() + BOUND
-    while len(found) < count:
+    while not (found := worker.exchange("first", number, begin, cancel, 0.5)["outcomes"]):
         assert time.monotonic() < deadline
-        found += worker.exchange(session, number, [], [], 0.5)["outcomes"]
-        number += 1
-    return [from_wire(one) for one in found]
+        number, begin, cancel = number + 1, [], []
+    (outcome,) = map(from_wire, found)
+    return outcome
 
 
 # --- do_work
@@ -157,8 +157,7 @@ def test_do_work_and_a_manager_share_the_slots(worker: PyroWorker, campaign: Cam
     asked.join(BOUND)
     waits.join(BOUND)
     assert [answer["result"]["tracks"] for answer in answers] == [14]
-    worker.exchange("first", 2, [[[1, 2000, 9, "vort_track"]]], [], 0.0)
-    (mine,) = outcomes(worker, "first", 3, 1)
+    mine = only_outcome(worker, 2, [[[1, 2000, 9, "vort_track"]]], [])
     assert (mine.attempt.ensemble_member, mine.result["tracks"]) == (9, 18)
 
 
@@ -191,8 +190,7 @@ def test_an_exchange_waits_no_longer_than_it_is_told(worker: PyroWorker, campaig
     poll_until(worker.running, "it hangs")
     assert worker.exchange("first", 2, [], [], 0.2)["outcomes"] == []
     assert [one["attempt"] for one in worker.running()] == [[1, 2000, 4, "vort_track"]]
-    worker.exchange("first", 3, [], [[1, 2000, 4, "vort_track"]], 0.0)
-    (cancelled,) = outcomes(worker, "first", 4, 1)
+    cancelled = only_outcome(worker, 3, [], [[1, 2000, 4, "vort_track"]])
     assert (cancelled.status, cancelled.error) == ("lost", "cancelled")
 
 

@@ -61,6 +61,13 @@ class Lighthouse:
         raise ZeroDivisionError("no lamp")
 
     @exposed
+    def wreck(self) -> NoReturn:
+        class WreckError(Exception):
+            """Known to nobody else."""
+
+        raise WreckError("on the rocks")
+
+    @exposed
     def hang(self) -> None:
         self.fog.wait(BOUND)
 
@@ -98,6 +105,8 @@ def test_errors_of_the_house_arrive_as_they_were_raised(lighthouse: tuple[Lighth
         assert (caught.value.what, caught.value.remedy) == ("numpy 1.26 there and 2.1 here", "install the same")
         with pytest.raises(TransportError, match="stumble failed: ZeroDivisionError: no lamp"):
             connection.call("stumble")
+        with pytest.raises(TransportError, match="wreck failed: WreckError: on the rocks"):
+            connection.call("wreck")
         # The same connection is good for another call.
         assert connection.call("echo", 1) == 1
 

@@ -1,7 +1,7 @@
 """A worker whose tasks are toys, as a program: NAME CAMPAIGN NAMESERVER SLOTS, and its surroundings in the environment.
 
-``TOY`` names a function of `toy_tasks`, ``TOY_ARGUMENTS`` its arguments as JSON, ``TOY_VERSIONS`` versions that the
-worker pretends to have.
+``TOY`` names a function of `toy_tasks`, or is ``unloadable``; ``TOY_ARGUMENTS`` are its arguments as JSON, and
+``TOY_VERSIONS`` versions that the worker pretends to have.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 from stormtracks.cluster import pyro_worker
 from stormtracks.cluster.transport import parse_address
 from tests.cluster import toy_tasks
+
+if __name__ != "__main__" and os.environ.get("TOY") == "unloadable":
+    raise ImportError("no library")
 
 
 def work(year: int, ensemble_member: int, task: str, *, settings: Any, first_years: Any) -> dict[str, Any]:
