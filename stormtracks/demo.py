@@ -128,7 +128,10 @@ class Demonstration:
         """Draw the tracks of the first member over the truth."""
         results = StormtracksResultsManager(campaign.results.root, campaign.task)
         figure = track_map(
-            self._published(results, 1), reference=self.ensemble.truth(1), title="Synthetic storms, member 1"
+            self._published(results, 1),
+            reference=self.ensemble.truth(1),
+            reference_label="truth",
+            title="Synthetic storms, member 1",
         )
         return save(figure, self.out / "map.png")
 

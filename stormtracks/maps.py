@@ -1,4 +1,4 @@
-"""Empty maps: sea, land and labelled degrees, ready to be drawn on.
+"""Empty maps: sea, land and labelled degrees, ready to be drawn on; and what of a field lies on them.
 
 The maps are equirectangular; on a regional one a degree of longitude is as wide as it is at the middle latitude. Needs
 matplotlib; `stormtracks.plot`, which says so when that is missing, is the way in.
@@ -16,11 +16,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from scipy.interpolate import RectBivariateSpline
 
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
 
-__all__ = ["INK", "Region", "blank_map", "coastline", "region_of", "region_round", "write_title"]
+__all__ = ["INK", "Region", "blank_map", "coastline", "field_on_map", "region_of", "region_round", "write_title"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,6 +35,7 @@ _WORLD: Region = (-180.0, -90.0, 180.0, 90.0)
 _MARGIN = 10.0  # degrees round the points, and what the edges of the map are rounded to
 _WHOLE_CIRCLE_GAP = 60.0  # points that leave less than this free go round the globe; degrees of longitude
 _STEPS = (1, 2, 5, 10, 15, 30, 60)  # between labelled degrees
+_FINE_ENOUGH = 600  # points per axis
 
 # Inches.
 _WIDEST, _TALLEST = 10.0, 7.5
@@ -126,6 +128,33 @@ def write_title(axes: Axes, title: str, note: str) -> None:
     )
 
 
+def field_on_map(values: FloatArray, grid: Grid, axes: Axes) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """What of a field lies on a map, and a little more; a coarse one on a finer grid, by a bicubic spline.
+
+    Parameters
+    ----------
+    values : shape (nlat, nlon)
+        NaN where missing; a field with such points is not refined.
+    grid : Grid
+    axes : Axes
+        Those of a `blank_map`.
+
+    Returns
+    -------
+    lon : shape (n,)
+        Degrees as on the map, ascending.
+    lat : shape (m,)
+        Degrees, ascending.
+    values : shape (m, n)
+
+    Raises
+    ------
+    InputError
+        If nothing of the grid lies there.
+    """
+    return _refined(*_cut_out(values, grid, axes))
+
+
 def _checked(region: Region) -> Region:
     """The same region with west in -180..180 and east beyond it."""
     west, south, east, north = region
@@ -186,3 +215,32 @@ def _degrees(value: float, sides: str) -> str:
     if value == 0 or abs(value) == 180:
         return f"{abs(value):g}°"
     return f"{abs(value):g}°{sides[value < 0]}"
+
+
+def _cut_out(values: FloatArray, grid: Grid, axes: Axes) -> tuple[FloatArray, FloatArray, FloatArray]:
+    (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
+    turns = 0.0 if grid.periodic else np.rint((west + east - grid.lon[0] - grid.lon[-1]) / 720.0)
+    start = grid.lon[0] + 360.0 * turns
+    first, last = np.floor((west - start) / grid.lon_step) - 1, np.ceil((east - start) / grid.lon_step) + 1
+    columns = np.arange(first, last + 1).astype(np.int64)
+    if not grid.periodic:
+        columns = columns[(columns >= 0) & (columns < len(grid.lon))]
+    margin = 2 * np.abs(np.diff(grid.lat)).max()
+    rows = np.flatnonzero((grid.lat >= south - margin) & (grid.lat <= north + margin))
+    if len(rows) < 2 or len(columns) < 2:
+        raise InputError(
+            "the field has no points in the region of the map", remedy="choose a region that the grid covers"
+        )
+    rows = rows[np.argsort(grid.lat[rows])]
+    return start + columns * grid.lon_step, grid.lat[rows], values[np.ix_(rows, np.mod(columns, len(grid.lon)))]
+
+
+def _refined(lon: FloatArray, lat: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Fine enough that contours of a coarse field are no polygons."""
+    times = _FINE_ENOUGH // max(values.shape)
+    if times < 2 or min(values.shape) < 4 or not np.isfinite(values).all():
+        return lon, lat, values
+    fine_lon, fine_lat = (
+        np.interp(np.arange(times * (len(axis) - 1) + 1) / times, np.arange(len(axis)), axis) for axis in (lon, lat)
+    )
+    return fine_lon, fine_lat, np.asarray(RectBivariateSpline(lat, lon, values)(fine_lat, fine_lon))

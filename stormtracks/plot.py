@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import RectBivariateSpline
 
 from stormtracks.errors import InputError, StormtracksError
 from stormtracks.grid import Grid
 from stormtracks.publish import make_folder, publish
 from stormtracks.reanalysis.archive import Quantity
+from stormtracks.times import TimeAxis
 from stormtracks.tracks import Tracks
 
 try:
@@ -27,9 +27,10 @@ try:
     from matplotlib.collections import LineCollection, PathCollection
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    from stormtracks.maps import INK, Region, blank_map, coastline, region_of, region_round, write_title
+    from stormtracks.maps import INK, Region, blank_map, coastline, field_on_map, region_of, region_round, write_title
 except ImportError as error:
     raise StormtracksError(
         f"pictures need matplotlib, which cannot be imported ({error})",
@@ -48,13 +49,14 @@ _REFERENCE, _CONTOUR = "#8d99a3", "#36495c"
 _SHARPEST_TURN = 90.0  # degrees of longitude in one step that a straight line can still show
 _PRESSURE_INTERVAL = 4.0  # hPa
 _MOST_CONTOURS = 20
-_FINE_ENOUGH = 600  # points per axis
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def track_map(
     tracks: Tracks,
     *,
     reference: Tracks | None = None,
+    reference_label: str = "reference",
     colour_by: Literal["value", "member"] = "value",
     region: Region | None = None,
     title: str = "Storm tracks",
@@ -70,13 +72,15 @@ def track_map(
         this map and is left out.
     reference : Tracks, optional
         Known or best tracks, drawn in grey beneath.
+    reference_label : str
+        What the legend calls them.
     colour_by : {"value", "member"}
         Vorticity is shown as its magnitude in 1e-5 s-1, pressure in hPa, all else in its own units.
     region : (west, south, east, north), optional
         Degrees; ``(0, -90, 360, 90)`` is the globe centred on 180 degrees. By default the box round all tracks; where
         they go round the globe, the whole circle centred on Greenwich.
     title : str
-        Printed above the map, with the numbers of tracks and members and the years beneath it.
+        Printed above the map, with the numbers of tracks and members and the months of the points beneath it.
 
     Returns
     -------
@@ -95,12 +99,13 @@ def track_map(
         )
     axes = blank_map(region, colour_bar=len(tracks) > 0)
     write_title(axes, title, _census(tracks))
+    legend: list[LineCollection | Line2D] = []
     if reference is not None:
-        _draw_reference(axes, reference)
+        legend.append(_draw_reference(axes, reference, reference_label))
     if len(tracks):
-        _draw_tracks(axes, tracks, colouring)
-    if reference is not None or len(tracks):
-        axes.legend(loc="lower left", fontsize=9, framealpha=0.9, edgecolor="none").set_zorder(6)
+        legend.append(_draw_tracks(axes, tracks, colouring))
+    if legend:
+        axes.legend(handles=legend, loc="lower left", fontsize=9, framealpha=0.9, edgecolor="none").set_zorder(6)
     return _figure(axes)
 
 
@@ -153,10 +158,10 @@ def field_map(
         raise InputError(f"the contour interval is {interval:g}", remedy="give a positive one")
     display = _display(quantity)
     axes = blank_map(region or region_of(grid), colour_bar=centres is not None)
-    lon, lat, values = _cut_out(values * display.factor, grid, axes)
+    lon, lat, values = field_on_map(values * display.factor, grid, axes)
     if interval is None:
         interval = _interval(values, display)
-    _draw_contours(axes, *_refined(lon, lat, values), interval)
+    _draw_contours(axes, lon, lat, values, interval)
     note = f"contours every {interval:g} {display.units}".rstrip()
     if centres is not None:
         found_lon, found_lat, found = (np.asarray(each, dtype=np.float64) for each in centres)
@@ -254,7 +259,8 @@ def _part_of(name: str, start: float, stop: float) -> ListedColormap:
     return ListedColormap(colormaps[name](np.linspace(start, stop, 256)))
 
 
-def _draw_tracks(axes: Axes, tracks: Tracks, colouring: _Colouring) -> None:
+def _draw_tracks(axes: Axes, tracks: Tracks, colouring: _Colouring) -> Line2D:
+    """Draw lines and dots; what the legend shows of them, in no track's colour."""
     west = axes.get_xlim()[0]
     lines, records = _segments(tracks, west)
     numbers, strength = (0.5 * (each[records] + each[records + 1]) for each in (colouring.numbers, colouring.strength))
@@ -282,25 +288,24 @@ def _draw_tracks(axes: Axes, tracks: Tracks, colouring: _Colouring) -> None:
         linewidths=0.5,
         zorder=5,
         gid="genesis",
-        label="genesis",
     )
     _add_colour_bar(axes, painted, colouring)
+    return Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=INK, markersize=5, label="genesis")
 
 
-def _draw_reference(axes: Axes, reference: Tracks) -> None:
+def _draw_reference(axes: Axes, reference: Tracks, label: str) -> LineCollection:
     lines, _ = _segments(reference, axes.get_xlim()[0])
-    axes.add_collection(
-        LineCollection(
-            list(lines),
-            colors=_REFERENCE,
-            linewidths=1.6 * _line_width(reference),
-            capstyle="round",
-            zorder=3,
-            gid="reference",
-            label="reference",
-        ),
-        autolim=False,
+    painted = LineCollection(
+        list(lines),
+        colors=_REFERENCE,
+        linewidths=1.6 * _line_width(reference),
+        capstyle="round",
+        zorder=3,
+        gid="reference",
+        label=label,
     )
+    axes.add_collection(painted, autolim=False)
+    return painted
 
 
 def _draw_centres(axes: Axes, lon: FloatArray, lat: FloatArray, values: FloatArray, display: _Display) -> str:
@@ -405,43 +410,14 @@ def _census(tracks: Tracks) -> str:
     notes = [_count(len(tracks), "track")]
     if len(tracks):
         notes.append(_count(len(np.unique(tracks.member)), "member"))
-        first, last = int(tracks.year.min()), int(tracks.year.max())
-        notes.append(str(first) if first == last else f"{first}–{last}")
+        ends = TimeAxis(np.array([tracks.time.min(), tracks.time.max()]), tracks.calendar).dates()
+        months = [f"{_MONTHS[date.month - 1]} {date.year}" for date in ends]
+        notes.append(" – ".join(dict.fromkeys(months)))
     return "  ·  ".join(notes)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def _cut_out(values: FloatArray, grid: Grid, axes: Axes) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """What of a field lies on a map, and a little more: longitudes as on the map, ascending latitudes, values."""
-    (west, east), (south, north) = axes.get_xlim(), axes.get_ylim()
-    turns = 0.0 if grid.periodic else np.rint((west + east - grid.lon[0] - grid.lon[-1]) / 720.0)
-    start = grid.lon[0] + 360.0 * turns
-    first, last = np.floor((west - start) / grid.lon_step) - 1, np.ceil((east - start) / grid.lon_step) + 1
-    columns = np.arange(first, last + 1).astype(np.int64)
-    if not grid.periodic:
-        columns = columns[(columns >= 0) & (columns < len(grid.lon))]
-    margin = 2 * np.abs(np.diff(grid.lat)).max()
-    rows = np.flatnonzero((grid.lat >= south - margin) & (grid.lat <= north + margin))
-    if len(rows) < 2 or len(columns) < 2:
-        raise InputError(
-            "the field has no points in the region of the map", remedy="choose a region that the grid covers"
-        )
-    rows = rows[np.argsort(grid.lat[rows])]
-    return start + columns * grid.lon_step, grid.lat[rows], values[np.ix_(rows, np.mod(columns, len(grid.lon)))]
-
-
-def _refined(lon: FloatArray, lat: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The same field on a finer grid, so that the contours of a coarse one are no polygons."""
-    times = _FINE_ENOUGH // max(values.shape)
-    if times < 2 or min(values.shape) < 4 or not np.isfinite(values).all():
-        return lon, lat, values
-    fine_lon, fine_lat = (
-        np.interp(np.arange(times * (len(axis) - 1) + 1) / times, np.arange(len(axis)), axis) for axis in (lon, lat)
-    )
-    return fine_lon, fine_lat, np.asarray(RectBivariateSpline(lat, lon, values)(fine_lat, fine_lon))
 
 
 def _interval(values: FloatArray, display: _Display) -> float:

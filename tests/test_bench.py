@@ -124,9 +124,18 @@ class TestMeasuring:
         assert 300 < run.peak_mib < 400
         assert run.cpu_s > 0
 
+    def test_memory_of_the_measuring_process_does_not_count(self, measure: ModuleType) -> None:
+        ballast = b"x" * (200 << 20)
+        assert measure.run_process([sys.executable, "-S", "-c", "pass"]).peak_mib < 100
+        assert len(ballast) == 200 << 20
+
     def test_a_failure_is_told_with_what_was_said(self, measure: ModuleType) -> None:
         with pytest.raises(measure.BenchError, match=r"ended with 3:\nno luck"):
             measure.run_process([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"])
+        with pytest.raises(measure.BenchError, match="ended with 137"):
+            measure.run_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+        with pytest.raises(measure.BenchError, match="No such file or directory"):
+            measure.run_process(["no-such-program"])
 
     def test_settings_of_the_caller_do_not_reach_it(self, measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STORMTRACKS_TRACKING__MIN_POINTS", "8")

@@ -8,12 +8,15 @@ A fenced block of README.md or docs/ says after its language what becomes of it 
     fiftieth, as processors of different kinds round differently.
 ``sh run``, ``python run``
     The block is run, as a whole and in a process of its own; a ``text output`` block right below holds what it prints.
+``python more``
+    The same, after the lines of the last ``python run`` block, which print nothing.
 ``toml file=NAME``
     The block is saved under that name, for the commands that follow.
 
-All blocks of a document share one temporary folder, in which there is the output of ``stormtracks demo --members 2``.
-Blocks without such a mark are not run. But every ``toml`` block must load as a campaign file, every ``python`` block
-compile, and the command line must understand every ``stormtracks`` command.
+All blocks of a document are typed in one place: it begins in the user's home, which is empty, and goes where
+``cd`` goes. So that the same work is not done for each document, ``stormtracks demo --members 2`` has been run already
+in ``try-stormtracks``. Blocks without such a mark are not run. But every ``toml`` block must load as a campaign file,
+every ``python`` block compile, and the command line must understand every ``stormtracks`` command.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,7 +90,7 @@ def of_language(*languages: str) -> list[Block]:
 
 
 def is_run(block: Block) -> bool:
-    return block.mark == "run"
+    return block.mark in ("run", "more")
 
 
 def commands_of(block: Block) -> list[tuple[str, str]]:
@@ -102,31 +106,46 @@ def commands_of(block: Block) -> list[tuple[str, str]]:
 # --- what is typed
 
 
+class Terminal:
+    """Where a user of the installed package types, in a home of his own; stderr is in stdout."""
+
+    def __init__(self, home: Path) -> None:
+        unset = ("PYTHON", "STORMTRACKS_", "XDG_")
+        self.folder = home
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+        self.environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), self.environment["PATH"]])
+        self.environment["HOME"] = str(home)
+
+    def bash(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run some lines, from where the ones before have ended."""
+        with tempfile.NamedTemporaryFile() as whereabouts:
+            done = subprocess.run(
+                ["bash", "-c", f"trap 'pwd > {whereabouts.name}' EXIT\n{command}"],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            self.folder = Path(whereabouts.read().decode().strip())
+        return done
+
+    def python(self, program: str) -> subprocess.CompletedProcess[str]:
+        return self.bash(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+
+
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demonstration")
-    done = bash("stormtracks demo --members 2 --quiet", folder)
-    assert done.returncode == 0, done.stdout
-    return folder
-
-
-def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line as a user of the installed package would, in a home of his own; stderr is in stdout."""
-    unset = ("PYTHON", "STORMTRACKS_", "XDG_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
-    environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), environment["PATH"]])
-    environment["HOME"] = str(folder)
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
+    """A home with the output of ``stormtracks demo --members 2`` in ``try-stormtracks``."""
+    home = tmp_path_factory.mktemp("demonstration")
+    done = Terminal(home).bash(
+        "mkdir -p ~/try-stormtracks && cd ~/try-stormtracks && stormtracks demo --members 2 --quiet"
     )
+    assert done.returncode == 0, done.stdout
+    return home
 
 
 @pytest.mark.parametrize(
@@ -134,25 +153,31 @@ def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 )
 def test_what_is_typed_does_what_is_shown(path: Path, demonstration: Path, tmp_path: Path) -> None:
     shutil.copytree(demonstration, tmp_path, dirs_exist_ok=True)
+    terminal = Terminal(tmp_path)
     blocks = blocks_of(path)
+    before = ""
     for block, below in pairwise([*blocks, Block(path, 0, "", "", "")]):
         if block.mark.startswith("file="):
-            (tmp_path / block.mark.removeprefix("file=")).write_text(block.text, encoding="utf-8")
+            (terminal.folder / block.mark.removeprefix("file=")).write_text(block.text, encoding="utf-8")
         elif is_run(block) and block.language == "console":
-            run_transcript(block, tmp_path)
+            run_transcript(block, terminal)
         elif is_run(block):
-            python = f"{shlex.quote(sys.executable)} -c {shlex.quote(block.text)}"
-            done = bash(python if block.language == "python" else f"set -e\n{block.text}", tmp_path)
+            if block.language != "python":
+                done = terminal.bash(f"set -e\n{block.text}")
+            elif block.mark == "more":
+                done = terminal.python(before + block.text)
+            else:
+                done, before = terminal.python(block.text), block.text
             assert done.returncode == 0, f"{block.at}\n{done.stdout}"
             if below.mark == "output":
                 check_shown(below.text, done.stdout, below.at)
 
 
-def run_transcript(block: Block, folder: Path) -> None:
+def run_transcript(block: Block, terminal: Terminal) -> None:
     commands = commands_of(block)
     status = 0
     for (command, shown), (following, _) in pairwise([*commands, ("", "")]):
-        done = bash(f"(exit {status})\n{command}", folder)
+        done = terminal.bash(f"(exit {status})\n{command}")
         status = done.returncode
         assert status == 0 or following == "echo $?", f"{block.at}: {command!r} ended with {status}\n{done.stdout}"
         check_shown(shown, done.stdout, f"{block.at}: {command!r}")
@@ -263,7 +288,7 @@ def settings_with_defaults() -> Iterator[tuple[str, str]]:
 
 
 def test_the_formats_name_all_that_is_in_a_file(demonstration: Path) -> None:
-    results = StormtracksResultsManager(demonstration / "stormtracks-demo")
+    results = StormtracksResultsManager(demonstration / "try-stormtracks/stormtracks-demo")
     results.compress_year(2001)
     named = set(re.findall(r"`([^`\s]+)`", (ROOT / "docs/formats.md").read_text(encoding="utf-8")))
     for name in ("2001.nc", "2002/m001.nc"):

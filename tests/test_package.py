@@ -21,6 +21,7 @@ import stormtracks
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"stormtracks": "stormtracks", "cluster": "stormtracks/cluster", "settings": "stormtracks/settings"}
+EXAMPLES = ROOT / "settings" / "examples"
 NAME = f"stormtracks_ensemble-{stormtracks.__version__}"
 
 
@@ -32,14 +33,24 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def is_ours(path: Path) -> bool:
+    """Whether something in the tree is no cache, not hidden, and no result of an example that was run where it lies."""
+    if "__pycache__" in path.parts or path.name.startswith("."):
+        return False
+    return EXAMPLES not in path.parents or (path.parent == EXAMPLES and path.is_file())
+
+
+def not_ours(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if not is_ours(Path(folder) / name)}
+
+
 def files_of_the_rooms() -> set[str]:
     """Every file of the three rooms, by the name that it has in the package."""
     return {
         f"{package}/{path.relative_to(ROOT / room).as_posix()}"
         for room, package in ROOMS.items()
         for path in (ROOT / room).rglob("*")
-        if path.is_file() and not path.is_relative_to(ROOT / room / "cluster")
-        if "__pycache__" not in path.parts and not path.name.startswith(".")
+        if path.is_file() and is_ours(path) and not path.is_relative_to(ROOT / room / "cluster")
     }
 
 
@@ -57,7 +68,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
         if path.is_file():
             shutil.copy(path, tree)
     for folder in (*ROOMS, "tests", "docs", "scripts"):
-        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=not_ours)
     built = tmp_path_factory.mktemp("built")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", built, tree, cwd=built)
     return Distributions(wheel=built / f"{NAME}-py3-none-any.whl", sdist=built / f"{NAME}.tar.gz")

@@ -9,7 +9,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 __all__ = ["BenchError", "Process", "Run", "hold_contest", "less", "plain_environment", "ratios", "run_process"]
 
 _NOT_PASSED_ON = ("PYTHON", "STORMTRACKS_")
+_WATCH = Path(__file__).parent / "programs" / "watch.py"
 
 
 class BenchError(Exception):
@@ -81,24 +81,20 @@ def run_process(command: Sequence[str]) -> Run:
     BenchError
         If it fails.
     """
-    with tempfile.TemporaryDirectory(prefix="stormtracks-bench-") as folder, tempfile.TemporaryFile() as said:
-        start = time.perf_counter()
-        with subprocess.Popen(
-            command,
+    with tempfile.TemporaryDirectory(prefix="stormtracks-bench-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(_WATCH), *command],
             cwd=folder,
             env=plain_environment(Path(folder)),
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.perf_counter() - start
-            process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        output = said.read().decode(errors="replace")
-    if process.returncode != 0:
-        raise BenchError(f"{shlex.join(command)} ended with {process.returncode}:\n{output}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
+            capture_output=True,
+            check=False,
+        )
+    output = done.stderr.decode(errors="replace")
+    if done.returncode != 0:
+        raise BenchError(f"{shlex.join(command)} ended with {done.returncode}:\n{output}")
+    wall, processor, peak_kib = map(float, done.stdout.split())
+    return Run(wall, processor, peak_kib / 1024, output)
 
 
 def hold_contest(reference: Process, ours: Sequence[Process], rounds: int) -> dict[str, Any]:

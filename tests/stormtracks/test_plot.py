@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,21 +38,22 @@ LATITUDES = st.integers(-90 * 64, 90 * 64).map(lambda i: i / 64)
 def tracks_of(
     *paths: Sequence[tuple[float, float, float]],
     member: Sequence[int] = (),
-    year: Sequence[int] = (),
     starts_cut: Sequence[bool] = (),
+    start: str = "2001-12-01",
     quantity: Quantity = VORTICITY,
 ) -> Tracks:
-    """Tracks from one list of (lon, lat, value) each."""
+    """Tracks from one list of (lon, lat, value) each, a point a day."""
     records = np.array([point for path in paths for point in path], dtype=np.float64).reshape(-1, 3)
     n = len(paths)
     return Tracks(
         row_size=np.array([len(path) for path in paths], dtype=np.int64),
         track_id=np.arange(1, n + 1),
-        year=np.array(year or [2001] * n, dtype=np.int64),
+        year=np.full(n, 2001),
         member=np.array(member or [1] * n, dtype=np.int64),
         starts_cut=np.array(starts_cut or [False] * n, dtype=bool),
         ends_cut=np.zeros(n, dtype=bool),
-        time=np.zeros(len(records), dtype=np.int64),
+        time=np.datetime64(start, "s").astype(np.int64)
+        + 86400 * np.array([day for path in paths for day in range(len(path))], dtype=np.int64),
         lon=np.mod(records[:, 0], 360.0),
         lat=records[:, 1],
         value=records[:, 2],
@@ -187,6 +189,12 @@ class TestGenesis:
         dots = drawn(track_map(tracks_of(*paths, starts_cut=[False, False, True]), region=WORLD), "genesis")
         assert dots.get_offsets().tolist() == [[-170, 40], [20, -30]]
 
+    def test_is_explained_in_the_colour_of_no_track(self) -> None:
+        for value in (1e-4, 4e-4):
+            figure = track_map(tracks_of([(10, 40, value), (12, 41, 4e-4)], [(20, 40, 1e-4), (22, 41, 1e-4)]))
+            (entry,) = figure.axes[0].get_legend().legend_handles
+            assert entry.get_markerfacecolor() == "white"
+
 
 class TestReference:
     def test_lies_beneath_the_tracks(self) -> None:
@@ -195,6 +203,11 @@ class TestReference:
         assert lines_of(figure, "reference").tolist() == [[[10, 39], [12, 40]]]
         assert drawn(figure, "reference").get_zorder() < drawn(figure, "tracks").get_zorder()
         assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["reference", "genesis"]
+
+    def test_is_called_as_asked(self) -> None:
+        path = [(10, 40, 1e-4), (12, 41, 1e-4)]
+        figure = track_map(tracks_of(path), reference=tracks_of(path), reference_label="truth")
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["truth", "genesis"]
 
     def test_is_drawn_where_nothing_was_found(self) -> None:
         figure = track_map(tracks_of(), reference=tracks_of([(10, 40, 1e-4), (12, 41, 1e-4)]))
@@ -259,10 +272,17 @@ class TestRegion:
 class TestLettering:
     def test_counts_what_is_shown(self) -> None:
         path = [(10, 40, 1e-4), (12, 41, 1e-4)]
-        several = tracks_of(path, path, path, member=[1, 1, 4], year=[2001, 2002, 2002])
-        assert lettering(track_map(several, title="Atlantic")) == ["Atlantic", "3 tracks  ·  2 members  ·  2001–2002"]
-        assert lettering(track_map(tracks_of(path)))[1] == "1 track  ·  1 member  ·  2001"
+        several = tracks_of(path, path, path, member=[1, 1, 4], start="2001-12-31")
+        assert lettering(track_map(several, title="Atlantic")) == [
+            *("Atlantic", "3 tracks  ·  2 members  ·  Dec 2001 – Jan 2002")
+        ]
+        assert lettering(track_map(tracks_of(path)))[1] == "1 track  ·  1 member  ·  Dec 2001"
         assert lettering(track_map(tracks_of()))[1] == "0 tracks"
+
+    def test_dates_in_the_calendar_of_the_tracks(self) -> None:
+        thirty_days = replace(tracks_of([(10, 40, 1e-4), (12, 41, 1e-4)]), calendar="360_day")
+        days = np.array([29, 30]) + 360 * 31 + 30  # 30 February 2001 and the day after
+        assert lettering(track_map(replace(thirty_days, time=86400 * days)))[1].endswith("Feb 2001 – Mar 2001")
 
     def test_names_degrees_by_their_side(self) -> None:
         axes = track_map(tracks_of(), region=WORLD).axes[0]
