@@ -38,6 +38,9 @@ HOST_PROGRAM = ("-m", "stormtracks.cluster.host")
 
 Ask = Callable[[RemoteHost, HostSettings], Mapping[str, Any]]
 
+_LEAST_BOUND = 30.0
+"""Seconds that a command on a host may take at least, however soon a silent worker is given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
@@ -160,15 +163,17 @@ class Fleet:
 
     def _install(self, remote: RemoteHost, host: HostSettings, wheel: Path) -> None:
         """Copy a wheel to the log folder of a host, and install it with the python that its worker runs with."""
-        folder = self._log_folder
+        # One for each host: they may share their homes.
+        folder = f"{self._log_folder}/{self._campaign.name}.{host.name}.wheel"
         pip = [*self._python(host), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         there = f"{folder}/{wheel.name}"
         self._succeed(remote, ["mkdir", "-p", "--", folder], "the log folder cannot be made")
         remote.copy(wheel, there, seconds=INSTALL_SECONDS)
         # First what it needs; then this very wheel, though one of the same version may be there already.
         for options in ([], ["--force-reinstall", "--no-deps"]):
-            self._succeed(remote, [*pip, *options, there], f"{wheel.name} cannot be installed with {pip[-6]}")
-        self._succeed(remote, ["rm", "--", there], "the wheel cannot be removed")
+            problem = f"{wheel.name} cannot be installed with {host.python or self._cluster.python}"
+            self._succeed(remote, [*pip, *options, there], problem)
+        self._succeed(remote, ["rm", "-r", "--", folder], "the wheel cannot be removed")
 
     def _succeed(self, remote: RemoteHost, command: Sequence[str], problem: str) -> None:
         answer = remote.run(command, seconds=INSTALL_SECONDS)
@@ -182,7 +187,7 @@ class Fleet:
         """Have `stormtracks.cluster.host` carry out an order on a host."""
         whose = {"campaign": self._campaign.name, "host": host.name, "log_folder": self._log_folder}
         command = [*self._python(host), *HOST_PROGRAM, verb, json.dumps({**order, **whose})]
-        answer = remote.run(command, seconds=self._cluster.silence + wait)
+        answer = remote.run(command, seconds=max(self._cluster.silence, _LEAST_BOUND) + wait)
         try:
             found: Any = json.loads(answer.output.strip().rpartition("\n")[2])
         except ValueError:

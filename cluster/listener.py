@@ -20,7 +20,8 @@ class Change:
     ----------
     event : str
         ``begun``; ``complete``; ``found``: complete already, and not run again; ``failure``; ``timeout``;
-        ``lost``: the attempt ended through no fault of its own, and the task is outstanding again.
+        ``lost``: the attempt ended through no fault of its own; the task will be handed out again, and until then is
+        outstanding, or shows a timeout if its worker is gone.
     attempt : Attempt
     worker : str
     seconds : float

@@ -32,7 +32,7 @@ from stormtracks.cluster.pyro_task import Attempt, Outcome, task_name
 from stormtracks.cluster.registration import REGISTER_EVERY, Registration, worker_name
 from stormtracks.cluster.roots import check_data_root, check_results_root
 from stormtracks.cluster.slots import SharedSlots
-from stormtracks.cluster.transport import Address, exposed, parse_address, serve
+from stormtracks.cluster.transport import Address, address_towards, exposed, parse_address, serve
 from stormtracks.cluster.wire import from_attempt, to_wire
 from stormtracks.settings.campaign import CampaignSettings
 from stormtracks.settings.errors import SettingsError
@@ -52,6 +52,12 @@ def versions() -> dict[str, str]:
         "numpy": version("numpy"),
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }
+
+
+_AT_ONCE = 2
+"""Signals, or what counts as so many, that end a worker without waiting for its tasks."""
+_LOOK_EVERY = 0.2
+"""Seconds between looks at whether the last task of a draining worker is done."""
 
 
 class PyroWorker:
@@ -297,6 +303,8 @@ def run_worker(
 ) -> None:
     """Serve a worker and keep it registered until SIGTERM, SIGINT, its `stop` or the end of `parent`.
 
+    A first signal lets running tasks end; a second one ends them, as `stop` does.
+
     Parameters
     ----------
     worker : PyroWorker
@@ -323,7 +331,7 @@ def run_worker(
     name = worker_name(campaign, worker.name)
     with ExitStack() as stack:
         bell = stack.enter_context(_bell_on_signals())
-        worker.on_stop = lambda: os.eventfd_write(bell, 1)
+        worker.on_stop = lambda: os.eventfd_write(bell, _AT_ONCE)
         waited_for = [bell]
         if parent is not None:
             waited_for.append(os.pidfd_open(parent))
@@ -337,9 +345,22 @@ def run_worker(
         registration.check_rival()
         logger.info("worker %s of campaign %s, process %d, at %s", worker.name, campaign, os.getpid(), service.uri)
         registration.keep()
-        while not select.select(waited_for, [], [], REGISTER_EVERY)[0]:
-            registration.keep()
+        _wait_for_the_end(worker, bell, waited_for, registration)
         logger.info("worker %s ends", worker.name)
+
+
+def _wait_for_the_end(worker: PyroWorker, bell: int, waited_for: Sequence[int], registration: Registration) -> None:
+    """Until the worker is to end: at the first signal when its running tasks are done, at the second at once."""
+    rung = 0
+    while rung < _AT_ONCE and not (rung and not worker.running()):
+        ready = select.select(waited_for, [], [], _LOOK_EVERY if rung else REGISTER_EVERY)[0]
+        if bell in ready:
+            rung += os.eventfd_read(bell)
+            logger.info("worker %s takes no more work; %d tasks still run", worker.name, worker.drain())
+        elif ready:
+            return  # the parent is gone
+        elif not rung:
+            registration.keep()
 
 
 @contextmanager
@@ -371,6 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cluster = campaign.cluster
         name = arguments.name or socket.gethostname()
         host = next((host for host in cluster.hosts if host.name == name), None)
+        nameserver = parse_address(arguments.nameserver) if arguments.nameserver else nameserver_address(cluster)
         worker = PyroWorker(
             name,
             slots=arguments.slots or (host.slots if host else campaign.run.workers),
@@ -379,8 +401,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_worker(
             worker,
             arguments.campaign or campaign.name,
-            parse_address(arguments.nameserver) if arguments.nameserver else nameserver_address(cluster),
-            listen=arguments.listen or (host.address or host.name if host else "127.0.0.1"),
+            nameserver,
+            listen=arguments.listen or (host and host.address) or address_towards(nameserver),
             insecure=arguments.insecure or cluster.insecure,
             parent=arguments.parent,
         )
@@ -412,7 +434,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", metavar="HOST", help="name of this worker; default: this machine's")
     parser.add_argument("--campaign", metavar="NAME", help="name of the campaign")
     parser.add_argument("--nameserver", metavar="HOST:PORT", help="the name server")
-    parser.add_argument("--listen", metavar="ADDRESS", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument("--listen", metavar="ADDRESS", help="default: this machine's towards the name server")
     parser.add_argument("--slots", type=_count, metavar="N", help="tasks at a time")
     parser.add_argument("--insecure", action="store_true", help="allow plain text beyond this machine")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process ends")

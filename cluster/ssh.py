@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from paramiko import (
     SSHClient,
     SSHException,
 )
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from stormtracks.cluster.errors import HostError
@@ -214,9 +215,20 @@ def _prepare(hop: Connection, seconds: float) -> None:
     of_all = hop.ssh_config.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
     for name in (*own.split(), *of_all.split()):
         if (path := Path(name).expanduser()).is_file():
-            hop.client.load_system_host_keys(str(path))
+            for entry in _known_keys(path):
+                for shown in entry.hostnames:
+                    hop.client.get_host_keys().add(shown, entry.key.get_name(), entry.key)
     trusting = hop.ssh_config.get("stricthostkeychecking", "ask") in ("no", "off", "accept-new")
     hop.client.set_missing_host_key_policy(AutoAddPolicy() if trusting else _Refuse())
+
+
+def _known_keys(path: Path) -> Iterator[HostKeyEntry]:
+    """The keys in a known_hosts file, less what paramiko trips over: lines with a marker, such as @cert-authority."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.strip() and line.lstrip()[0] not in "#@":
+            with suppress(InvalidHostKey):
+                if entry := HostKeyEntry.from_line(line.strip()):
+                    yield entry
 
 
 class _UnknownHostKeyError(SSHException):  # type: ignore[misc]  # paramiko has no types

@@ -28,6 +28,7 @@ __all__ = [
     "Address",
     "Connection",
     "Service",
+    "address_towards",
     "exposed",
     "list_names",
     "nameserver_answers",
@@ -201,6 +202,25 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+
+def address_towards(there: Address) -> str:
+    """The address of this machine from which a packet to `there` would leave; nothing is sent.
+
+    A machine's own name will not do: on many it stands for 127.0.1.1.
+
+    Raises
+    ------
+    TransportError
+        If there is no such host, or no way to it.
+    """
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(*there, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(place)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise TransportError(f"no way to {there[0]}: {error}", remedy="correct cluster.nameserver") from error
 
 
 # --- calling

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.settings.campaign import CampaignSettings, HostSettings
 from stormtracks.settings.errors import SettingsError
 
 __all__ = ["SITE_VARIABLE", "LoadedSettings", "load_settings"]
@@ -23,6 +23,7 @@ PREFIX = "STORMTRACKS_"
 SITE_VARIABLE = "STORMTRACKS_SITE"
 """Environment variable that names the site file; else `~/.config/stormtracks/site.toml`, if there is one."""
 
+_OF_HOSTS = tuple(f"cluster.hosts.{field}" for field in HostSettings.model_fields)
 _PATHS = (("data", "root"), ("results", "root"))
 _NEEDED = {"missing": "too few values", "model_type": "a table is needed", "path_type": "a path is needed"}
 """What is wrong by the kind of problem, where pydantic says it in terms of Python."""
@@ -191,14 +192,16 @@ def _explain(error: ValidationError, origins: Mapping[str, str], order: list[str
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
         unknown = problem["type"] == "extra_forbidden"
+        known = [*_leaves(CampaignSettings().model_dump(), CampaignSettings), *_OF_HOSTS]
         # A union's branches add their own names to the place.
-        while not unknown and name not in origins and "." in name:
+        while not unknown and name not in origins and name not in known and "." in name:
             name = name.rpartition(".")[0]
+        # A table in a list, such as a host's, has but the list's origin.
+        given = name if name in origins else name.rpartition(".")[0]
         # What is wrong with a whole section is the matter of the last that set anything in it.
         of_section = [source for key, source in origins.items() if key.startswith(f"{name}.")]
-        origin = origins.get(name) or max(of_section, key=order.index)
+        origin = origins.get(given) or max(of_section, key=order.index)
         if unknown:
-            known = list(_leaves(CampaignSettings().model_dump(), CampaignSettings))
             lines.append(f"unknown setting {name!r} ({origin}){_likely(name, known)}")
         else:
             message = _NEEDED.get(problem["type"], problem["msg"]).removeprefix("Value error, ")
@@ -236,5 +239,11 @@ def describe_settings(loaded: LoadedSettings, *, origin: bool = False) -> list[s
 
 
 def _toml(value: Any) -> str:
-    # A JSON text, number, truth value or list of these is TOML too.
+    if isinstance(value, dict):
+        # TOML has no word for what is not set.
+        given = (f"{_toml(key)} = {_toml(part)}" for key, part in value.items() if part is not None)
+        return f"{{{', '.join(given)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # A JSON text, number or truth value is TOML too.
     return json.dumps(value, ensure_ascii=False)

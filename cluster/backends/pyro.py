@@ -97,15 +97,18 @@ class PyroBackend(Backend):
 
     def troubles(self) -> dict[str, str]:
         """Why workers cannot be used now, by name; hosts of the campaign that never came are among them."""
-        unheard = f"not registered with the name server at {self._nameserver[0]}:{self._nameserver[1]}"
+        unheard = (
+            f"not registered with the name server at {self._nameserver[0]}:{self._nameserver[1]}; "
+            "start it with pyro_starter, or read its log there"
+        )
         found = {host.name: self._nameserver_trouble or unheard for host in self._campaign.cluster.hosts}
         if not found and self._nameserver_trouble:
             found["name server"] = self._nameserver_trouble
         with self._lock:
             for name, seat in self._seats.items():
                 found.pop(name, None)
-                if seat.link is None and seat.trouble:
-                    found[name] = seat.trouble
+                if seat.link is None:
+                    found[name] = seat.trouble or f"no answer yet from {seat.uri.rpartition('@')[2]}"
         return found | dict(self._starters_troubles())
 
     def exchange(

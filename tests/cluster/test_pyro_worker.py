@@ -293,7 +293,7 @@ def test_proofs_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_its_children_and_its_name(
+def test_a_signal_drains_it_and_a_second_one_ends_it_with_its_children_and_its_name(
     tmp_path: Path, campaign: CampaignSettings, nameserver: Address, number: signal.Signals
 ) -> None:
     arguments = {"folder": str(tmp_path)}
@@ -305,8 +305,25 @@ def test_a_signal_ends_it_with_its_children_and_its_name(
             connection.call("exchange", "first", 1, [[[1, 2000, 1, "vort_track"]]], [], 0.0)
             poll_until((tmp_path / "1").exists, "the task begins")
             process.send_signal(number)
+            poll_until(lambda: connection.call("hello")["draining"], "it takes no more work")
+            assert connection.call("running") != []
+            process.send_signal(number)
             assert process.wait(BOUND) == 0
         assert not psutil.pid_exists(int((tmp_path / "1").read_text()))
+        assert list_names(nameserver, "stormtracks.") == {}
+
+
+def test_a_signal_lets_running_tasks_end(tmp_path: Path, campaign: CampaignSettings, nameserver: Address) -> None:
+    with worker_process("gale", nameserver, toy="wait_at_the_barrier", arguments={"folder": str(tmp_path)}) as process:
+        with Connection(str(registered(nameserver, "gale")), BOUND) as connection:
+            connection.call("open", order(campaign))
+            connection.call("exchange", "first", 1, [[[1, 2000, 1, "vort_track"]]], [], 0.0)
+            poll_until((tmp_path / "1").exists, "the task begins")
+            process.send_signal(signal.SIGTERM)
+            poll_until(lambda: connection.call("hello")["draining"], "it takes no more work")
+            assert connection.call("running") != []
+            (tmp_path / "go").touch()
+        assert process.wait(BOUND) == 0
         assert list_names(nameserver, "stormtracks.") == {}
 
 

@@ -148,6 +148,14 @@ def at_the_barrier(year: int, ensemble_member: int, task: str, folder: str) -> N
     hang(year, ensemble_member, task)
 
 
+def wait_at_the_barrier(year: int, ensemble_member: int, task: str, folder: str) -> dict[str, Any]:
+    """Tells its process id, and is done when there is a file `go`."""
+    write_whole(Path(folder) / str(ensemble_member), str(os.getpid()))
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.01)
+    return double(year, ensemble_member, task)
+
+
 def hang_deaf_at_the_barrier(year: int, ensemble_member: int, task: str, folder: str) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
     at_the_barrier(year, ensemble_member, task, folder)
