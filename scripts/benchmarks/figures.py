@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import Environment
-from benchmarks.inputs import PROGRAMS, member_year, quarter_degree
-from benchmarks.measure import Process, hold_contest
+from benchmarks.inputs import PROGRAMS, member_year, quarter_degree, run_program
+from benchmarks.measure import Process, hold_contest, spread_of
 
 __all__ = ["FIGURES", "Bench"]
 
@@ -124,11 +124,26 @@ def vorticity_maxima(bench: Bench) -> dict[str, Any]:
     return _quarter_degree(bench, "vo850", options | {"nearest, all": ["--threshold", "none", "--method", "nearest"]})
 
 
+def dispatch(bench: Bench) -> dict[str, Any]:
+    """What the manager spends on 100 workers and 20,000 tasks that do nothing, over Pyro5 on one machine."""
+    workers, tasks = ("10", "1000") if bench.quick else ("100", "20000")
+    runs = [
+        json.loads(run_program(bench.environment, "drive_workers.py", workers, tasks))
+        for _ in range(max(bench.rounds // 2, 1))
+    ]
+    return {
+        "workers": int(workers),
+        "tasks": int(tasks),
+        "values": {name: spread_of([run[name] for run in runs]) for name in runs[0]},
+    }
+
+
 FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start-up": start_up,
     "member-year": one_member_year,
     "pressure": pressure_minima,
     "vorticity": vorticity_maxima,
+    "dispatch": dispatch,
 }
 
 

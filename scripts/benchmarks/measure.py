@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BenchError", "Process", "Run", "hold_contest", "less", "plain_environment", "ratios", "run_process"]
+__all__ = [
+    "BenchError",
+    "Process",
+    "Run",
+    "hold_contest",
+    "less",
+    "plain_environment",
+    "ratios",
+    "run_process",
+    "spread_of",
+]
 
 _NOT_PASSED_ON = ("PYTHON", "STORMTRACKS_")
 _WATCH = Path(__file__).parent / "programs" / "watch.py"
@@ -146,7 +156,7 @@ def _take_turns(processes: Sequence[Process], rounds: int) -> dict[Process, list
 def _describe(process: Process, runs: dict[Process, list[Run]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"command": process.shown}
     for name in ("wall_s", "cpu_s", "peak_mib"):
-        entry[name] = _spread([getattr(run, name) for run in runs[process]])
+        entry[name] = spread_of([getattr(run, name) for run in runs[process]])
     if process.start is not None:
         entry["start"] = _describe(process.start, runs)
     return entry
@@ -155,7 +165,7 @@ def _describe(process: Process, runs: dict[Process, list[Run]]) -> dict[str, Any
 def ratios(ours: Sequence[Run], reference: Sequence[Run]) -> dict[str, dict[str, float]]:
     """Median, least and greatest of what each of our runs takes over the reference's of the same round."""
     pairs = list(zip(ours, reference, strict=True))
-    return {name: _spread([getattr(a, name) / getattr(b, name) for a, b in pairs]) for name in ("wall_s", "cpu_s")}
+    return {name: spread_of([getattr(a, name) / getattr(b, name) for a, b in pairs]) for name in ("wall_s", "cpu_s")}
 
 
 def less(runs: Sequence[Run], starts: Sequence[Run]) -> list[Run]:
@@ -173,6 +183,7 @@ def _numbers(output: str) -> dict[str, int]:
     return {name: int(number) for name, number in lines + words}
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def spread_of(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
     named = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: round(value, 4) for name, value in named.items()}

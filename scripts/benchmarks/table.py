@@ -56,6 +56,11 @@ def _figure(figure: dict[str, Any]) -> Iterator[str]:
     if "skipped" in figure:
         yield f"Skipped: {figure['skipped']}."
         return
+    if "values" in figure:
+        yield f"{figure['workers']} workers, {figure['tasks']} tasks."
+        yield from ["", "| | median (min-max) |", "| --- | ---: |"]
+        yield from (f"| {name.replace('_', ' ')} | {_spread(spread, 2)} |" for name, spread in figure["values"].items())
+        return
     sizes = [f"`{name}` {size / 1e6:.0f} MB" for name, size in figure.get("input", {}).items()]
     if sizes:
         yield f"Input: {', '.join(sizes)}."
