@@ -266,7 +266,7 @@ def test_other_versions_are_refused_with_both_values_and_the_rest_goes_on(
 
 def test_no_usable_worker_ends_within_the_bound_and_tells_what_was_tried(tmp_path: Path, nameserver: Address) -> None:
     hosts = [{"name": name} for name in ("gale", "squall", "breeze")]
-    campaign = toy_campaign(tmp_path, hosts=hosts, patience=1.5)
+    campaign = toy_campaign(tmp_path, hosts=hosts, patience=5.0)
     with worker_process("gale", nameserver, versions={"stormtracks": "0.0.1"}):
         with worker_process("breeze", nameserver) as breeze:
             breeze.kill()
@@ -275,20 +275,20 @@ def test_no_usable_worker_ends_within_the_bound_and_tells_what_was_tried(tmp_pat
     assert time.monotonic() - began < BOUND / 2
     assert not summary.ok
     first, *others = summary.problem.split("\n")
-    assert first == "no worker came within 1.5 s"
+    assert first == "no worker came within 5 s"
     breeze_line, gale_line, squall_line = others
     assert breeze_line.startswith("  breeze: nobody listens on 127.0.0.1:")
     assert gale_line.startswith("  gale: worker gale has other versions than the manager: stormtracks 0.0.1 there and")
-    assert squall_line == "  squall: not registered with the name server at {}:{}".format(*nameserver)
+    assert squall_line.startswith("  squall: not registered with the name server at {}:{}; ".format(*nameserver))
 
 
 def test_a_worker_whose_children_cannot_start_is_not_asked_again(
     campaign: CampaignSettings, nameserver: Address
 ) -> None:
-    campaign = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"patience": 1.0})})
+    campaign = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"patience": 5.0})})
     with worker_process("gale", nameserver, toy="unloadable"):
         summary = run(campaign, nameserver, Recorder(), 3)
-    assert summary.problem.startswith("no worker is left within 1 s\n  gale: ")
+    assert summary.problem.startswith("no worker is left within 5 s\n  gale: ")
     assert "the task function cannot be loaded: ImportError: no library" in summary.problem
 
 
