@@ -50,10 +50,15 @@ def spreads_of(entry: dict[str, Any]) -> list[dict[str, float]]:
     return [entry[name] for name in SPREADS] + start
 
 
+def contests_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are measured against a reference."""
+    return {name: figure for name, figure in document["figures"].items() if "reference" in figure}
+
+
 class TestCommand:
     def test_measures_every_figure_against_its_reference(self, document: dict[str, Any]) -> None:
-        assert list(document["figures"]) == ["start-up", "member-year", "pressure", "vorticity"]
-        for figure in document["figures"].values():
+        assert list(document["figures"]) == ["start-up", "member-year", "pressure", "vorticity", "dispatch"]
+        for figure in contests_of(document).values():
             reference = figure["reference"]
             for entry in (reference, *figure["ours"].values()):
                 assert all(0 < spread["min"] <= spread["median"] <= spread["max"] for spread in spreads_of(entry))
@@ -63,7 +68,7 @@ class TestCommand:
                     assert entry["ratio"][name]["median"] == pytest.approx(expected, rel=0.05)
 
     def test_tracks_what_it_says(self, document: dict[str, Any]) -> None:
-        ours = {name: figure["ours"] for name, figure in document["figures"].items()}
+        ours = {name: figure["ours"] for name, figure in contests_of(document).items()}
         assert set(ours["member-year"]) == {"track, nearest", "track, assignment", "run"}
         for entry in (*ours["member-year"].values(), *ours["pressure"].values(), *ours["vorticity"].values()):
             assert entry["found"]["tracks"] > 0
@@ -79,8 +84,16 @@ class TestCommand:
     def test_becomes_a_table(self, document: dict[str, Any], table: ModuleType) -> None:
         text = table.table(document)
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert len(rows) == sum(3 + len(figure["ours"]) for figure in document["figures"].values())
-        assert {row.count(" |") for row in rows} == {7}
+        values = document["figures"]["dispatch"]["values"]
+        wide = [row for row in rows if row.count(" |") == 7]
+        assert len(wide) == sum(3 + len(figure["ours"]) for figure in contests_of(document).values())
+        assert len(rows) - len(wide) == 2 + len(values)
+
+    def test_drives_workers_that_do_nothing(self, document: dict[str, Any]) -> None:
+        figure = document["figures"]["dispatch"]
+        assert (figure["workers"], figure["tasks"]) == (10, 1000)
+        assert 10 <= figure["values"]["manager_threads"]["median"] < 30
+        assert all(spread["min"] > 0 for spread in figure["values"].values())
 
     def test_skips_what_has_no_data_and_says_why(self, tmp_path: Path) -> None:
         done = bench("pressure", "--data", tmp_path / "nowhere", "--cache", tmp_path / "cache")
