@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
+from stormtracks.inputs import Stamp
 from stormtracks.reanalysis.archive import Archive, Quantity, Series
 from stormtracks.settings.campaign import DataSettings
 from stormtracks.times import TimeAxis, seconds_of
@@ -38,8 +39,8 @@ class Block:
         Whether tracks end before the step: the first step of all, and the first after a gap.
     grid : Grid
     quantities : tuple of Quantity
-    inputs : tuple of str
-        Names of the files behind it, relative to the data root.
+    inputs : mapping of str to Stamp
+        Names of the files behind it, relative to the data root, each with its stamp.
     """
 
     fields: tuple[Field, ...]
@@ -47,7 +48,7 @@ class Block:
     cut: BoolArray
     grid: Grid
     quantities: tuple[Quantity, ...]
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, Stamp]
 
 
 def read_blocks(
@@ -73,22 +74,19 @@ def read_blocks(
     """
     last: int | None = None
     last_step: int | None = None
-    last_inputs: tuple[str, ...] = ()
+    last_inputs: Iterable[str] = ()
     after_empty = False
-    years = iter(years)
-    first_year = next(years)
-    start_at = _warm_up_starts(archive, member, warm_up, first_year)
-    for year in itertools.chain(sorted(start_at), [first_year], years):
-        with closing(archive.open_year(year, member)) as series:
+    for series, first in _opened(archive, member, years, warm_up):
+        with closing(series):
             seconds = series.times.seconds
             step = _usual_step(seconds) if len(seconds) > 1 else last_step
-            cut, gap = _cuts(series, step)
+            cut, gaps = _cuts(series, step)
             cut[0] = _breaks_between(last, last_inputs, series, min(filter(None, (step, last_step)), default=None))
             cut |= _stream_breaks(series.times, data.breaks, last)
-            first = start_at.get(year, 0)
             cut[first] |= last is None
             # What is wrong later in the year is no concern of a reader that stops before it.
-            end = len(seconds) if gap is None or gap <= first or data.gaps == "cut" else gap
+            refused = gaps[gaps > first] if data.gaps == "error" else gaps[:0]
+            end = int(refused[0]) if len(refused) else len(seconds)
             for start in range(first, end, series.block_steps):
                 steps = slice(start, min(start + series.block_steps, end))
                 block, after_empty, problem = _block(series, data, steps, cut, after_empty=after_empty)
@@ -101,15 +99,20 @@ def read_blocks(
             last, last_step, last_inputs = int(seconds[-1]), step, series.inputs
 
 
-def _warm_up_starts(archive: Archive, member: int, steps: int, year: int) -> dict[int, int]:
-    """The years before `year` that hold its last `steps` steps, each with the index of the first one needed."""
-    starts: dict[int, int] = {}
-    while steps > 0 and archive.has_year(year - 1, member):
-        year -= 1
-        with closing(archive.open_year(year, member)) as series:
-            starts[year] = max(len(series.times) - steps, 0)
-            steps -= len(series.times) - starts[year]
-    return starts
+def _opened(archive: Archive, member: int, years: Iterable[int], warm_up: int) -> Iterator[tuple[Series, int]]:
+    """The years, each with its first step that is needed, after those that hold the `warm_up` steps before them."""
+    years = iter(years)
+    first_year = next(years)
+    before: list[tuple[Series, int]] = []
+    while warm_up > 0 and archive.has_year(year := first_year - len(before) - 1, member):
+        # Nothing is held open by a series that has not been read from.
+        series = archive.open_year(year, member)
+        needed = min(warm_up, len(series.times))
+        before.append((series, len(series.times) - needed))
+        warm_up -= needed
+    yield from reversed(before)
+    for year in itertools.chain([first_year], years):
+        yield archive.open_year(year, member), 0
 
 
 def _block(
@@ -167,15 +170,14 @@ def _usual_step(seconds: IntArray) -> int:
     return int(steps[(len(steps) - 1) // 2])
 
 
-def _cuts(series: Series, step: int | None) -> tuple[BoolArray, int | None]:
-    """Steps of a series that follow on a gap, shape (n,), and the first of them that lies inside a file."""
+def _cuts(series: Series, step: int | None) -> tuple[BoolArray, IntArray]:
+    """Whether steps of a series follow on a gap, shape (n,), and which of these lie inside a file, ascending."""
     seconds = series.times.seconds
     cut = np.zeros(len(seconds), dtype=bool)
     if step is None:
-        return cut, None
+        return cut, np.flatnonzero(cut)
     cut[1:] = np.diff(seconds) > _LONGEST_STEP * step
-    inside = np.setdiff1d(np.flatnonzero(cut), series.file_starts)
-    return cut, int(inside[0]) if len(inside) else None
+    return cut, np.setdiff1d(np.flatnonzero(cut), series.file_starts)
 
 
 def _gap_error(series: Series, gap: int, step: int | None) -> InputError:
@@ -186,7 +188,7 @@ def _gap_error(series: Series, gap: int, step: int | None) -> InputError:
     )
 
 
-def _breaks_between(last: int | None, last_inputs: tuple[str, ...], series: Series, step: int | None) -> bool:
+def _breaks_between(last: int | None, last_inputs: Iterable[str], series: Series, step: int | None) -> bool:
     """Whether a series does not go on where the one before it ended."""
     if last is None:
         return True

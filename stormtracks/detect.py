@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from stormtracks.errors import InputError
 from stormtracks.extrema import Neighbourhood, local_maxima
 from stormtracks.grid import EARTH_RADIUS_KM, Grid, unit_vectors
+from stormtracks.precision import round_latitude, round_longitude, round_values
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.settings.campaign import DetectionSettings
 from stormtracks.vorticity import relative_vorticity
@@ -28,8 +29,6 @@ PRESSURE = "air_pressure_at_mean_sea_level"
 VORTICITY_THRESHOLD = 4e-5
 """s-1: four times the noise that an analysis carries at two degrees, two thirds of a weak storm's vorticity."""
 
-_DECIMALS = 4  # positions are kept to 1e-4 degrees (11 m): far below any grid, far above the rounding of a processor
-
 
 @dataclass(frozen=True, eq=False)
 class Centres:
@@ -42,7 +41,7 @@ class Centres:
     lat, lon : shape (n,), float64
         Degrees, rounded to 1e-4; longitude in [0, 360).
     value : shape (n,), float64
-        The field at the centre's grid point.
+        The field at the centre's grid point, rounded to 7 significant digits.
     inside : shape (n,), bool
         Whether the centre lies in the region asked for. Those outside are followed too, so that the region never
         changes a link; it only cuts what is published.
@@ -154,8 +153,7 @@ class Detector:
         keep = np.ones(len(found), dtype=bool)
         if self.settings.merge_km > 0:
             keep = _strongest(found.step, unit_vectors(found.lat, found.lon), strength, self.settings.merge_km)
-        lat = np.round(found.lat[keep], _DECIMALS) + 0.0
-        lon = np.round(found.lon[keep] % 360, _DECIMALS) % 360
+        lat, lon = round_latitude(found.lat[keep]), round_longitude(found.lon[keep])
         sense = self._sense[found.row[keep], 0].astype(np.float64)
         inside = in_region(lat, lon, self.settings.region)
         counts = {
@@ -166,7 +164,7 @@ class Detector:
                 ("outside region", found.step[keep][~inside]),
             )
         }
-        return Centres(found.step[keep], lat, lon, strength[keep] * sense + 0.0, inside), counts
+        return Centres(found.step[keep], lat, lon, round_values(strength[keep] * sense), inside), counts
 
     def nothing_found(self, block: tuple[Field, ...]) -> InputError:
         """The error that says why a series has no candidate at all, with one of its blocks as an example."""

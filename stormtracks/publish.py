@@ -9,15 +9,26 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from stormtracks.errors import ResultsError
+from stormtracks.errors import ResultsError, will_stay
 
-__all__ = ["is_temporary", "make_folder", "publish", "remove_temporaries", "storage_error", "sync_folder"]
+__all__ = [
+    "exists",
+    "is_temporary",
+    "lock",
+    "make_folder",
+    "names_in",
+    "publish",
+    "remove_temporaries",
+    "storage_error",
+    "storing",
+    "sync_folder",
+]
 
-_TEMPORARY = re.compile(r"\.stormtracks-\d+-[0-9a-f]{16}\.tmp")
+_TEMPORARY = re.compile(r"\.stormtracks-[0-9]+-[0-9a-f]{16}\.tmp")
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 """What a file system says that knows no locks; the last, NFS, where the file may only be read."""
@@ -35,6 +46,9 @@ _REMEDIES = {
     errno.EISDIR: "the path is a folder: give the name of a file",
     errno.ELOOP: "the links lead in a circle: give the name of a file",
     errno.EIO: "the disk reports a fault: look at the system log, and choose another disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ESTALE: "the network disk has lost the folder: see that it is mounted, and run again",
+    errno.ETIMEDOUT: "the network disk does not answer: see that its server is up, and run again",
 }
 
 
@@ -52,7 +66,8 @@ def publish(path: Path, data: bytes, *, check: Callable[[Path], None] | None = N
     data : bytes
         All of its content.
     check : callable, optional
-        Called with the temporary path before the move; whatever it raises stops the publication.
+        Called with the temporary path when all is on the disk, right before the move; whatever it raises stops the
+        publication and is raised as it is.
 
     Raises
     ------
@@ -60,19 +75,19 @@ def publish(path: Path, data: bytes, *, check: Callable[[Path], None] | None = N
         If the place is taken by something other than a file, such as a folder or a device; or the disk is full,
         read-only, faulty or forbidden. The temporary file is then removed.
     """
-    try:
-        place = _place(path)
-        with _temporary(place.parent) as (temporary, file):
+    with ExitStack() as stack:
+        with storing("write", path):
+            place = _place(path)
+            temporary, file = stack.enter_context(_temporary(place.parent))
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-            if check is not None:
-                check(temporary)
+        if check is not None:
+            check(temporary)
+        with storing("write", path):
             temporary.replace(place)
             sync_folder(place.parent)
-    except OSError as error:
-        raise storage_error("write", path, error) from error
 
 
 def _place(path: Path) -> Path:
@@ -104,17 +119,18 @@ def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with path.open("x+b", buffering=0) as file:
             try:
                 # Shared, as the NetCDF library takes one of its own when a check reads the file.
-                _lock(file, fcntl.LOCK_SH)
+                lock(file, fcntl.LOCK_SH)
                 if os.fstat(file.fileno()).st_nlink:
                     yield path, file
                     return
                 # Between its making and its locking, someone who cleaned up has removed it.
             finally:
-                path.unlink(missing_ok=True)
+                with storing("remove", path):
+                    path.unlink(missing_ok=True)
 
 
-def _lock(file: BinaryIO, kind: int) -> bool:
-    """Take a lock; false where the file system knows none."""
+def lock(file: BinaryIO | int, kind: int) -> bool:
+    """Take a lock of the kernel's on an open file, as `fcntl.flock` does; false where the file system knows none."""
     try:
         fcntl.flock(file, kind)
     except OSError as error:
@@ -129,11 +145,9 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    try:
+    with storing("make the folder", folder):
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
-    except OSError as error:
-        raise storage_error("make the folder", folder, error) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -147,6 +161,21 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; an error if the disk does not tell."""
+    with storing("look for", path):
+        return path.exists()
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none if there is no such folder."""
+    with storing("list", folder):
+        try:
+            return sorted(path.name for path in folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def is_temporary(name: str) -> bool:
@@ -178,7 +207,7 @@ def _remove_unless_held(path: Path, older_than: float) -> bool:
         # For writing too, as locks over NFS need, unless it is another user's.
         with path.open("r+b" if os.access(path, os.W_OK) else "rb", buffering=0) as file:
             # The age of a file is a wall-clock matter: it may be of another process, host or day.
-            left = _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB) or time.time() - path.stat().st_mtime >= older_than
+            left = lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB) or time.time() - path.stat().st_mtime >= older_than
             if left:
                 path.unlink()
             return left
@@ -191,4 +220,13 @@ def _remove_unless_held(path: Path, older_than: float) -> bool:
 def storage_error(action: str, path: Path, error: OSError) -> ResultsError:
     """What the system said, as an error with the path, the cause and the remedy: ``cannot write x.nc: ...``."""
     remedy = _REMEDIES.get(error.errno or 0, "see that the disk and the folder are in order, then run again")
-    return ResultsError(f"cannot {action} {path}: {error.strerror or error}", remedy=remedy)
+    return ResultsError(f"cannot {action} {path}: {error.strerror or error}", remedy=remedy, permanent=will_stay(error))
+
+
+@contextmanager
+def storing(action: str, path: Path) -> Iterator[None]:
+    """Raise what the system says as a `storage_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(action, path, error) from error

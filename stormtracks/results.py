@@ -8,16 +8,27 @@ import json
 import logging
 import operator
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stormtracks.claim import CLAIM, claim_text, differences
 from stormtracks.compressed_year import Part, opened_year, pack_year, read_part, verify_year
 from stormtracks.errors import ResultNotFoundError, ResultsError
-from stormtracks.publish import make_folder, publish, remove_temporaries, storage_error, sync_folder
+from stormtracks.inputs import DIGESTS
+from stormtracks.publish import (
+    exists,
+    make_folder,
+    names_in,
+    publish,
+    remove_temporaries,
+    storage_error,
+    storing,
+    sync_folder,
+)
 from stormtracks.tracks import Tracks
 from stormtracks.tracks_file import encode
 
@@ -26,9 +37,9 @@ __all__ = ["PublishedResult", "StormtracksResultsManager"]
 _log = logging.getLogger(__name__)
 
 _TASK = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_YEAR_FOLDER = re.compile(r"\d{4}")
-_YEAR_FILE = re.compile(r"(\d{4})\.nc")
-_MEMBER_FILE = re.compile(r"m(\d{3})\.nc")
+_YEAR_FOLDER = re.compile(r"[0-9]{4}")
+_YEAR_FILE = re.compile(r"([0-9]{4})\.nc")
+_MEMBER_FILE = re.compile(r"m([0-9]{3})\.nc")
 _AN_HOUR = 3600.0
 
 
@@ -85,8 +96,18 @@ class StormtracksResultsManager:
         self.task = task
         self.folder = self.root / "results" / task
 
-    def add_result(self, year: int, ensemble_member: int, tracks: Tracks) -> PublishedResult:
+    def add_result(
+        self, year: int, ensemble_member: int, tracks: Tracks, *, confirm: Callable[[], None] | None = None
+    ) -> PublishedResult:
         """Publish the tracks of one year and member; an older result of these is replaced in one step.
+
+        Parameters
+        ----------
+        year, ensemble_member : int
+        tracks : Tracks
+        confirm : callable, optional
+            Called when all that is to be published is on the disk, right before the step that makes it the result.
+            Whatever it raises is raised as it is, and nothing has been published then.
 
         Raises
         ------
@@ -96,15 +117,16 @@ class StormtracksResultsManager:
         path = self._member_path(year, ensemble_member)
         _check_owner(tracks, year, ensemble_member, path)
         data = encode(tracks)
-        make_folder(path.parent)
-        publish(path, data)
-        return PublishedResult(
+        published = PublishedResult(
             path.relative_to(self.root).as_posix(),
             hashlib.sha256(data).hexdigest(),
             len(data),
             len(tracks),
             len(tracks.time),
         )
+        make_folder(path.parent)
+        publish(path, data, check=None if confirm is None else lambda written: confirm())
+        return published
 
     def get_result(self, year: int, ensemble_member: int) -> Tracks:
         """The tracks of one year and member.
@@ -116,13 +138,26 @@ class StormtracksResultsManager:
         ResultsError
             If its file is damaged.
         """
+        return self.read_result(year, ensemble_member)[0]
+
+    def read_result(self, year: int, ensemble_member: int) -> tuple[Tracks, str]:
+        """The tracks of one year and member, and the sha256 of their file as `add_result` told it.
+
+        Raises
+        ------
+        ResultNotFoundError
+            If there is no such result; the message says what there is.
+        ResultsError
+            If its file is damaged.
+        """
         if not self.has_result(year, ensemble_member):
             raise self._not_found(year, ensemble_member)
-        return self._part(year, ensemble_member).tracks
+        part = self._part(year, ensemble_member)
+        return part.tracks, part.sha256
 
     def has_result(self, year: int, ensemble_member: int) -> bool:
         """Whether there is a result, intact or not."""
-        return self._member_path(year, ensemble_member).exists() or ensemble_member in self._compressed_members(year)
+        return exists(self._member_path(year, ensemble_member)) or ensemble_member in self._compressed_members(year)
 
     def is_intact(self, year: int, ensemble_member: int, *, sha256: str | None = None) -> bool:
         """Whether there is a result whose content is what was published.
@@ -159,7 +194,7 @@ class StormtracksResultsManager:
             else:
                 self._remove(self._year_path(year))
         path = self._member_path(year, ensemble_member)
-        if path.exists():
+        if exists(path):
             self._remove(path)
             self._remove_if_empty(path.parent)
 
@@ -173,9 +208,9 @@ class StormtracksResultsManager:
         """
         members = self._own_files(year)
         compressed = self._year_path(year)
-        if not members and not compressed.exists():
+        if not members and not exists(compressed):
             raise self._not_found(year)
-        if compressed.exists():
+        if exists(compressed):
             self._remove(compressed)
         for member in members:
             self._remove(self._member_path(year, member))
@@ -183,7 +218,7 @@ class StormtracksResultsManager:
 
     def list_years(self) -> list[int]:
         """Years of which there are results, ascending."""
-        names = _names(self.folder)
+        names = names_in(self.folder)
         loose = {int(name) for name in names if _YEAR_FOLDER.fullmatch(name) and self._own_files(int(name))}
         compressed = {int(match[1]) for name in names if (match := _YEAR_FILE.fullmatch(name))}
         return sorted(loose | compressed)
@@ -210,7 +245,7 @@ class StormtracksResultsManager:
         """
         loose = {member: self._part(year, member) for member in self._own_files(year)}
         if not loose:
-            if not self._year_path(year).exists():
+            if not exists(self._year_path(year)):
                 raise self._not_found(year)
             return
         self._write_year(year, [*self._compressed_parts(year, leave_out=loose.keys()), *loose.values()])
@@ -235,7 +270,7 @@ class StormtracksResultsManager:
             If the compressed file is damaged or the disk refuses; it is not deleted then.
         """
         compressed = self._year_path(year)
-        if not compressed.exists():
+        if not exists(compressed):
             if not self._own_files(year):
                 raise self._not_found(year)
             return
@@ -263,7 +298,7 @@ class StormtracksResultsManager:
         ResultsError
             If the folder belongs to other settings, or its results to unknown ones; the message says how they differ.
         """
-        path = self.folder / "settings.json"
+        path = self.folder / CLAIM
         conflict = self._conflict(path, science, settings_hash)
         if conflict and not replace:
             raise ResultsError(
@@ -274,10 +309,10 @@ class StormtracksResultsManager:
             # The results first: a kill in between must not leave old results under new settings.
             for year in self.list_years():
                 self.delete_year(year)
-        document = json.dumps({"settings_hash": settings_hash, "science": dict(science)}, indent=2, sort_keys=True)
-        if conflict or not path.exists() or path.read_text() != document + "\n":
+        document = claim_text(science, settings_hash)
+        if conflict or not exists(path) or path.read_text() != document:
             make_folder(self.folder)
-            publish(path, (document + "\n").encode())
+            publish(path, document.encode())
 
     def clean(self, *, older_than: float = _AN_HOUR) -> list[Path]:
         """Remove temporary files that killed writers left, and no others.
@@ -293,9 +328,10 @@ class StormtracksResultsManager:
         list of Path
             What was removed.
         """
-        years = [self.folder / name for name in _names(self.folder) if _YEAR_FOLDER.fullmatch(name)]
+        years = [self.folder / name for name in names_in(self.folder) if _YEAR_FOLDER.fullmatch(name)]
+        digests = [self.root / DIGESTS / name for name in names_in(self.root / DIGESTS)]
         removed = []
-        for folder in (self.root, self.folder, *years):
+        for folder in (self.root, self.folder, *years, *digests):
             removed += remove_temporaries(folder, older_than=older_than)
         return removed
 
@@ -306,7 +342,7 @@ class StormtracksResultsManager:
             if held["settings_hash"] == settings_hash or not self.list_years():
                 return ""  # ours, or nothing came of them: the folder is free
             lines = [f"{self.folder} holds results of other settings (held -> asked for):"]
-            return "\n".join(lines + _differences(held["science"], science))
+            return "\n".join(lines + differences(held["science"], science))
         except (FileNotFoundError, NotADirectoryError):
             return f"{self.folder} holds results of settings unknown: {path} is missing" if self.list_years() else ""
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -323,26 +359,26 @@ class StormtracksResultsManager:
 
     def _own_files(self, year: int) -> list[int]:
         """Members that have a file of their own, ascending."""
-        names = _names(self._year_folder(year))
+        names = names_in(self._year_folder(year))
         return [int(match[1]) for name in names if (match := _MEMBER_FILE.fullmatch(name))]
 
     def _compressed_members(self, year: int) -> list[int]:
         path = self._year_path(year)
-        if not path.exists():
+        if not exists(path):
             return []
         with opened_year(path) as compressed:
             return compressed.members
 
     def _compressed_parts(self, year: int, *, leave_out: Collection[int]) -> list[Part]:
         path = self._year_path(year)
-        if not path.exists():
+        if not exists(path):
             return []
         with opened_year(path) as compressed:
             return [compressed.part(member) for member in compressed.members if member not in leave_out]
 
     def _part(self, year: int, member: int) -> Part:
         path = self._member_path(year, member)
-        if path.exists():
+        if exists(path):
             part = read_part(path, member)
         else:
             path = self._year_path(year)
@@ -355,11 +391,9 @@ class StormtracksResultsManager:
         publish(self._year_path(year), pack_year(parts), check=lambda written: verify_year(written, parts))
 
     def _remove(self, path: Path) -> None:
-        try:
+        with storing("delete", path):
             path.unlink()
             sync_folder(path.parent)
-        except OSError as error:
-            raise storage_error("delete", path, error) from error
 
     def _remove_if_empty(self, folder: Path) -> None:
         try:
@@ -380,16 +414,6 @@ class StormtracksResultsManager:
         return ResultNotFoundError(
             f"no result of {which} in {self.folder}: {there}", remedy="ask for one of these, or run the campaign for it"
         )
-
-
-def _names(folder: Path) -> list[str]:
-    """Names in a folder, sorted; none if there is no such folder."""
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise storage_error("list", folder, error) from error
 
 
 def _check_owner(tracks: Tracks, year: int, member: int, path: Path) -> None:
@@ -415,22 +439,3 @@ def _ranges(numbers: list[int]) -> str:
     """``[1, 2, 3, 7]`` as ``1-3, 7``."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-
-
-def _differences(held: Any, asked: Any) -> list[str]:
-    """Settings that differ, one line each: ``  tracking.max_speed: 40.0 -> 30.0``."""
-    old, new = dict(_flat(held)), dict(_flat(asked))
-    absent = "(absent)"
-    return [
-        f"  {name}: {old.get(name, absent)} -> {new.get(name, absent)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, absent) != new.get(name, absent)
-    ] or ["  (no setting differs, but their hash: another version of stormtracks made it)"]
-
-
-def _flat(document: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(document, Mapping):
-        for key, value in document.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, json.dumps(document)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 from stormtracks import __version__
 from stormtracks.assemble import READ_ON_DAYS, assemble, season_end
 from stormtracks.blocks import Block, read_blocks
+from stormtracks.claim import check_claim
 from stormtracks.detect import Detector
 from stormtracks.errors import InputError
-from stormtracks.inputs import fingerprint
+from stormtracks.inputs import DIGESTS, Stamp, input_digest, stamp_of
 from stormtracks.reanalysis import open_archive, open_files
-from stormtracks.reanalysis.archive import Archive
+from stormtracks.reanalysis.archive import Archive, Series
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.campaign import CampaignSettings, DataSettings, DetectionSettings, Season, TrackingSettings
 from stormtracks.track import WARM_UP, Moment, TrackBuilder
@@ -26,7 +28,7 @@ from stormtracks.tracks import Tracks, concatenate
 
 __all__ = ["SCIENCE_VERSION", "TASKS", "follow", "is_current", "run_task", "summary_of", "track_file", "vort_track"]
 
-SCIENCE_VERSION = 1
+SCIENCE_VERSION = 2
 """Raised whenever the same input and settings give other tracks than before."""
 
 
@@ -48,40 +50,101 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
     InputError
         If the input cannot be used.
     """
-    archive = open_archive(campaign.data)
+    archive = _SteadyArchive(open_archive(campaign.data))
     first = year
     if not archive.has_year(year, member):
         if not (campaign.season.over_new_year and archive.has_year(year + 1, member)):
             archive.open_year(year, member).close()  # says what is missing
         first = year + 1  # of a season over new year, the part after it
     years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(first))
-    tracks = follow(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), campaign, member, year)
-    inputs = str(tracks.attributes["inputs"]).split(", ")
+    inputs: dict[str, Stamp] = {}
+    blocks = _noting_inputs(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), inputs)
+    tracks = follow(blocks, campaign, member, year)
     absent = [str(y) for y in (year - 1, year, year + 1) if not archive.has_year(y, member)]
+    archive.check()
     made_from: dict[str, str | int | float] = {
-        "input_fingerprint": fingerprint(campaign.data.root, inputs),
+        "input_digest": input_digest(campaign.data.root, inputs, kept_in=campaign.results.root / DIGESTS),
         "absent_years": ", ".join(absent),
     }
     return replace(tracks, attributes=tracks.attributes | made_from)
 
 
+class _SteadyArchive(Archive):
+    """An archive of which a year is there or not for as long as a task lasts, whenever it is asked."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._has_year = functools.cache(archive.has_year)
+        self._asked: set[tuple[int, int]] = set()
+
+    def years(self) -> list[int]:
+        return self._archive.years()
+
+    def members(self) -> list[int]:
+        return self._archive.members()
+
+    def has_year(self, year: int, member: int) -> bool:
+        self._asked.add((year, member))
+        return self._has_year(year, member)
+
+    def open_year(self, year: int, member: int) -> Series:
+        return self._archive.open_year(year, member)
+
+    def check(self) -> None:
+        """See that what was there is there still, and nothing else has come."""
+        for year, member in sorted(self._asked):
+            if self._archive.has_year(year, member) != self._has_year(year, member):
+                raise InputError(
+                    f"the data of {year}, member {member}, have come or gone while others were read",
+                    remedy="let the files stay as they are while a campaign runs, and run it again",
+                    permanent=False,
+                )
+
+
+def _noting_inputs(blocks: Generator[Block, None, None], inputs: dict[str, Stamp]) -> Generator[Block, None, None]:
+    with closing(blocks):
+        for block in blocks:
+            inputs.update(block.inputs)
+            yield block
+
+
 def is_current(tracks: Tracks, campaign: CampaignSettings, archive: Archive, member: int) -> bool:
-    """Whether `vort_track` would make the same of the same input again, as far as can be told without doing it."""
+    """Whether `vort_track` would make the same of the same input again, as far as can be told without doing it.
+
+    No input file is read whose digest is known; see `stormtracks.inputs`.
+
+    Raises
+    ------
+    InputError
+        If one of its input files is not there any more, or cannot be read, and nothing else speaks against it.
+    """
     made_of = tracks.attributes
     absent = [int(year) for year in str(made_of.get("absent_years", "")).split(", ") if year]
     return (
         made_of.get("settings_hash") == campaign.settings_hash
         and made_of.get("science_version") == SCIENCE_VERSION
         and not any(archive.has_year(year, member) for year in absent)
-        and made_of.get("input_fingerprint") == fingerprint(campaign.data.root, str(made_of["inputs"]).split(", "))
+        and made_of.get("input_digest") == _input_digest_now(campaign, str(made_of["inputs"]).split(", "))
     )
+
+
+def _input_digest_now(campaign: CampaignSettings, names: list[str]) -> str:
+    """The digest of these input files as they are now."""
+    root = campaign.data.root
+    return input_digest(root, {name: stamp_of(root / name) for name in names}, kept_in=campaign.results.root / DIGESTS)
 
 
 TASKS = {"vort_track": vort_track}
 
 
 def run_task(
-    year: int, ensemble_member: int, task: str, *, settings: dict[str, Any], first_years: Sequence[int]
+    year: int,
+    ensemble_member: int,
+    task: str,
+    *,
+    settings: dict[str, Any],
+    first_years: Sequence[int],
+    confirm: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Run one task and publish its result; what a worker's child process is asked to do.
 
@@ -94,15 +157,32 @@ def run_task(
         `CampaignSettings` as plain JSON values.
     first_years : sequence of int
         Years of the campaign that follow on none of its years.
+    confirm : callable, optional
+        Called right before the result is moved into its place; whatever it raises stops that.
 
     Returns
     -------
     dict
         Plain values: those of `summary_of`, and the ``path`` and ``sha256`` of the file.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be used.
+    ResultsError
+        If the disk refuses, or the results folder belongs to other settings by now.
     """
     campaign = CampaignSettings.model_validate(settings)
     tracks = TASKS[task](campaign, year, ensemble_member)
-    record = StormtracksResultsManager(campaign.results.root, task).add_result(year, ensemble_member, tracks)
+    results = StormtracksResultsManager(campaign.results.root, task)
+
+    def check() -> None:
+        if confirm is not None:
+            confirm()
+        # Another campaign may have taken the place of this one, whose manager nobody hears of here.
+        check_claim(results.folder, campaign.settings_hash)
+
+    record = results.add_result(year, ensemble_member, tracks, confirm=check)
     return {**summary_of(tracks, first=year in first_years), "path": record.path, "sha256": record.sha256}
 
 

@@ -62,7 +62,7 @@ class Tracks:
     lon, lat : shape (n_records,), float64
         Degrees east in [0, 360), degrees north; multiples of 1e-4 degrees.
     value : shape (n_records,), float64
-        The tracked field at the centre, a multiple of a float32's precision.
+        The tracked field at the centre; of what was tracked here 7 significant digits, as the nearest float32.
     quantity : Quantity
         What `value` is.
     calendar : str

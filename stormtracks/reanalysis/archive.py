@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stormtracks.grid import Grid
+from stormtracks.inputs import Stamp
 from stormtracks.times import TimeAxis
 
 __all__ = ["Archive", "Quantity", "Series"]
@@ -43,8 +45,8 @@ class Series(Protocol):
     grid: Grid
     times: TimeAxis
     quantities: tuple[Quantity, ...]
-    inputs: tuple[str, ...]
-    """Names of the files behind it, relative to the data root, sorted."""
+    inputs: Mapping[str, Stamp]
+    """Names of the files behind it, relative to the data root, sorted, each with its stamp."""
     file_starts: tuple[int, ...]
     """Steps at which another file begins: a gap in time there lies between files, not inside one."""
     block_steps: int

@@ -9,10 +9,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from stormtracks.errors import InputError
+from stormtracks.inputs import Stamp, opening, stamp_of, unchanged
 from stormtracks.reanalysis.archive import Archive, Series
 from stormtracks.reanalysis.candidates import Request, requests
 from stormtracks.reanalysis.folders import as_ranges, existing_folder
-from stormtracks.reanalysis.netcdf import open_netcdf, opening
+from stormtracks.reanalysis.netcdf import open_netcdf
 from stormtracks.reanalysis.series import FileSeries, in_order
 from stormtracks.reanalysis.sources import Source, field_names, find_source
 from stormtracks.settings.campaign import DataSettings
@@ -89,30 +90,25 @@ class CFArchive(Archive):
 
     @cached_property
     def _sources(self) -> tuple[tuple[Source, ...], ...]:
-        stamps = []
-        for path in self.files:
-            with opening(path):
-                status = path.stat()
-            stamps.append((path, status.st_size, status.st_mtime_ns))
-        return _scan(self._requests, tuple(stamps))
+        return _scan(self._requests, tuple((path, stamp_of(path)) for path in self.files))
 
     def _names(self) -> str:
         return " and ".join(repr(request.name) for request in self._requests)
 
 
 @lru_cache(maxsize=4)  # every task of a campaign opens the archive anew, and there may be thousands of files
-def _scan(requests: tuple[Request, ...], stamps: tuple[tuple[Path, int, int], ...]) -> tuple[tuple[Source, ...], ...]:
-    """For each request the files that hold it, in order of time; the size and age of each file are part of the key."""
+def _scan(requests: tuple[Request, ...], files: tuple[tuple[Path, Stamp], ...]) -> tuple[tuple[Source, ...], ...]:
+    """For each request the files that hold it, in order of time."""
     found: list[list[Source]] = [[] for _ in requests]
-    for path, _, _ in stamps:
-        with open_netcdf(path) as dataset:
+    for path, stamp in files:
+        with unchanged(path, stamp), open_netcdf(path) as dataset:
             for request, sources in zip(requests, found, strict=True):
-                source = find_source(dataset, path, request)
+                source = find_source(dataset, path, request, stamp=stamp)
                 if source is not None:
                     sources.append(source)
     for request, sources in zip(requests, found, strict=True):
         if not sources:
-            raise _missing_variable(request.name, [path for path, _, _ in stamps])
+            raise _missing_variable(request.name, [path for path, _ in files])
     # All at once: what the winds are given in, and what one year and the next are, must not differ either.
     axes = iter(one_calendar([source.times for sources in found for source in sources]))
     return tuple(tuple(in_order([replace(source, times=next(axes)) for source in sources])) for sources in found)
@@ -132,8 +128,11 @@ def _missing_variable(name: str, files: Sequence[Path]) -> InputError:
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise InputError(f"pattern {pattern!r} leads out of {root}", remedy="give a glob below root, such as *.nc")
     try:
-        files = sorted(path for path in root.glob(pattern) if path.is_file())
+        with opening(root):
+            files = sorted(path for path in root.glob(pattern) if path.is_file())
     except (ValueError, NotImplementedError) as error:
         raise InputError(f"pattern {pattern!r}: {error}", remedy="give a glob below root, such as *.nc") from error
     if not files:

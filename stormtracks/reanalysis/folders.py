@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from stormtracks.errors import InputError
+from stormtracks.inputs import opening, stamp_of, unchanged
 from stormtracks.reanalysis.archive import Archive, Series
 from stormtracks.reanalysis.candidates import Request, requests
 from stormtracks.reanalysis.netcdf import open_netcdf
@@ -82,7 +83,8 @@ class YearFolders(Archive):
 
     @cached_property
     def _years(self) -> list[int]:
-        names = (folder.name for folder in self.root.iterdir())
+        with opening(self.root):
+            names = [folder.name for folder in self.root.iterdir()]
         years = sorted(int(name) for name in names if name.isdecimal() and len(name) >= 4)
         return [year for year in years if self._complete(year)]
 
@@ -101,7 +103,9 @@ class YearFolders(Archive):
         """The files of one variable in one year, by member; under 0 where a file holds all of them."""
         folder = self.root / f"{year:04d}"
         found: dict[str, dict[int, Path]] = {}
-        for path in folder.iterdir() if folder.is_dir() else ():
+        with opening(folder):
+            paths = list(folder.iterdir()) if folder.is_dir() else []
+        for path in paths:
             match = self.file_name.fullmatch(path.name)
             if match and int(match["year"]) == year:
                 member = int(match["member"]) if self._file_per_member else 0
@@ -117,8 +121,9 @@ class YearFolders(Archive):
         path = self._files(year, request).get(member if self._file_per_member else 0)
         if path is None:
             raise self._missing_file(year, member, request)
-        with open_netcdf(path) as dataset:
-            source = find_source(dataset, path, request, lone=self.lone_variable)
+        stamp = stamp_of(path)
+        with unchanged(path, stamp), open_netcdf(path) as dataset:
+            source = find_source(dataset, path, request, stamp=stamp, lone=self.lone_variable)
             if source is None:
                 fields = ", ".join(field_names(dataset, path)) or "none"
                 raise InputError(
@@ -142,8 +147,10 @@ def existing_folder(root: Path) -> Path:
     InputError
         If there is no such folder.
     """
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
+    with opening(root):
+        is_folder, exists = root.is_dir(), root.exists()
+    if not is_folder:
+        what = "is not a folder" if exists else "does not exist"
         raise InputError(f"the data root {root} {what}", remedy="set root under [data] to the folder of the archive")
     return root
 

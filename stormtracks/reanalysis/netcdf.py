@@ -11,11 +11,14 @@ from typing import Any, TypeAlias
 import netCDF4
 
 from stormtracks.errors import InputError
+from stormtracks.inputs import opening
 from stormtracks.reanalysis.classic import expected_length
 
-__all__ = ["Variable", "attribute", "open_netcdf", "opening", "reading"]
+__all__ = ["Variable", "attribute", "open_netcdf", "reading"]
 
 Variable: TypeAlias = "netCDF4.Variable[Any]"
+
+_AT_A_TIME = 2**20  # bytes
 
 _DAMAGED = "the file is damaged or cut short: compare its size with the original and fetch it again"
 
@@ -32,7 +35,8 @@ def open_netcdf(path: Path) -> Iterator[netCDF4.Dataset]:
     Raises
     ------
     InputError
-        If the file is absent, may not be read, is no NetCDF file, or is cut short.
+        If the file is absent, may not be read, is no NetCDF file, or is cut short; not permanent if the disk or the
+        network is at fault.
     """
     dataset = _open(path)
     try:
@@ -48,20 +52,21 @@ def reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
+        _probe(path)
         raise InputError(f"{what} cannot be read from {path}: {error}", remedy=_DAMAGED) from error
 
 
-@contextmanager
-def opening(path: Path) -> Iterator[None]:
-    """Turn what the file system says of an absent or forbidden file into an `InputError`."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}", remedy="check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, not a file", remedy="give the NetCDF files in it") from error
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read", remedy="grant yourself the right to read it") from error
+def _probe(path: Path) -> None:
+    """Read a file from end to end: the C library does not tell a fault of the disk from a damaged file.
+
+    Raises
+    ------
+    InputError
+        If the system cannot read it.
+    """
+    with opening(path), path.open("rb", buffering=0) as stream:
+        while stream.read(_AT_A_TIME):
+            pass
 
 
 def _open(path: Path) -> netCDF4.Dataset:
@@ -70,6 +75,7 @@ def _open(path: Path) -> netCDF4.Dataset:
     try:
         return netCDF4.Dataset(path)
     except (OSError, RuntimeError) as error:
+        _probe(path)
         if start in (b"\x89HDF", b"CDF\1", b"CDF\2", b"CDF\5"):
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{path} cannot be opened: {reason}", remedy=_DAMAGED) from error
@@ -83,9 +89,9 @@ def _check_length(path: Path, dataset: netCDF4.Dataset) -> None:
     if not dataset.data_model.startswith("NETCDF3"):
         return
     try:
-        expected = expected_length(path)
+        with opening(path):
+            expected, length = expected_length(path), path.stat().st_size
     except (ValueError, LookupError, struct.error) as error:
         raise InputError(f"the header of {path} cannot be read", remedy=_DAMAGED) from error
-    length = path.stat().st_size
     if length < expected:
         raise InputError(f"{path} is cut short: it has {length} bytes and should have {expected}", remedy=_DAMAGED)

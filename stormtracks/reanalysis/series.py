@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
+from stormtracks.inputs import Stamp
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.reanalysis.sources import Source, SourceReader
 from stormtracks.times import TimeAxis, join
@@ -109,9 +110,8 @@ class FileSeries:
         self.grid: Grid = first.sources[0].grid
         self.times: TimeAxis = first.times
         self.quantities: tuple[Quantity, ...] = tuple(chain.sources[0].quantity for chain in self._chains)
-        self.inputs: tuple[str, ...] = tuple(
-            sorted({source.path.relative_to(root).as_posix() for source in everything})
-        )
+        inputs = {source.path.relative_to(root).as_posix(): source.stamp for source in everything}
+        self.inputs: Mapping[str, Stamp] = dict(sorted(inputs.items()))
         self.file_starts: tuple[int, ...] = tuple(
             sorted({step for chain in self._chains for step in chain.file_starts})
         )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
+from stormtracks.inputs import Stamp, unchanged
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.reanalysis.axes import (
     Axis,
@@ -44,6 +45,8 @@ class Source:
     ----------
     path : pathlib.Path
         The file.
+    stamp : Stamp
+        Of the file when this was read from it.
     quantity : Quantity
         What the variable is; units are those of what is read.
     grid : Grid
@@ -65,6 +68,7 @@ class Source:
     """
 
     path: Path
+    stamp: Stamp
     quantity: Quantity
     grid: Grid
     times: TimeAxis
@@ -131,7 +135,8 @@ class SourceReader:
         self._time = roles.index("time") if "time" in roles else None
         self._order = ["time"] * (self._time is None) + [role for role in roles if role in ("time", "lat", "lon")]
         with ExitStack() as stack:
-            dataset = stack.enter_context(open_netcdf(source.path))
+            with unchanged(source.path, source.stamp):
+                dataset = stack.enter_context(open_netcdf(source.path))
             self._variable = dataset.variables[source.quantity.name]
             self._variable.set_auto_maskandscale(False)
             self._keep_shared_chunks()
@@ -151,13 +156,13 @@ class SourceReader:
         Raises
         ------
         InputError
-            If the file is damaged there.
+            If the file is damaged there, or has changed since it was described.
         """
         index: list[int | slice] = list(self._selection)
         if self._time is not None:
             index[self._time] = slice(start, stop)
         steps = f"steps {start} to {stop - 1} of variable {self.source.quantity.name!r}"
-        with reading(self.source.path, steps):
+        with unchanged(self.source.path, self.source.stamp), reading(self.source.path, steps):
             stored: npt.NDArray[Any] = np.asarray(self._variable[tuple(index)])
         field = self.source.packing.unpack(stored)
         if self._time is None:
@@ -172,7 +177,9 @@ class SourceReader:
         self._stack.close()
 
 
-def find_source(dataset: netCDF4.Dataset, path: Path, request: Request, *, lone: bool = False) -> Source | None:
+def find_source(
+    dataset: netCDF4.Dataset, path: Path, request: Request, *, stamp: Stamp, lone: bool = False
+) -> Source | None:
     """The variable of an open file that a request means, described; None if the file has none.
 
     Parameters
@@ -183,6 +190,8 @@ def find_source(dataset: netCDF4.Dataset, path: Path, request: Request, *, lone:
         Its path.
     request : Request
         What the settings ask for.
+    stamp : Stamp
+        That the file had before it was opened.
     lone : bool
         Whether the name of the file says what is in it, so that its only field is meant whatever that is called,
         unless both are known and differ.
@@ -199,7 +208,7 @@ def find_source(dataset: netCDF4.Dataset, path: Path, request: Request, *, lone:
         candidate = None if known_to_differ else candidates[0]
     if candidate is None:
         return None
-    return _describe(dataset, path, request, candidate)
+    return _describe(dataset, path, request, candidate, stamp)
 
 
 def field_names(dataset: netCDF4.Dataset, path: Path) -> list[str]:
@@ -208,7 +217,7 @@ def field_names(dataset: netCDF4.Dataset, path: Path) -> list[str]:
     return [f"{name} ({standard_name})" if standard_name else name for name, standard_name in found]
 
 
-def _describe(dataset: netCDF4.Dataset, path: Path, request: Request, candidate: Candidate) -> Source:
+def _describe(dataset: netCDF4.Dataset, path: Path, request: Request, candidate: Candidate, stamp: Stamp) -> Source:
     variable = dataset.variables[candidate.name]
     axes = {axis.role: axis for axis in candidate.axes}
     _check_axes(candidate, path)
@@ -218,6 +227,7 @@ def _describe(dataset: netCDF4.Dataset, path: Path, request: Request, candidate:
     chunking = variable.chunking()
     return Source(
         path=path,
+        stamp=stamp,
         quantity=Quantity(candidate.name, standard_name, units),
         grid=grid,
         times=_times(dataset, variable, axes.get("time"), path),

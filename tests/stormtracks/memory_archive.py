@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from stormtracks.grid import Grid
+from stormtracks.inputs import Stamp
 from stormtracks.reanalysis.archive import Archive, Quantity, Series
 from stormtracks.times import TimeAxis
 
@@ -21,7 +23,7 @@ class MemorySeries:
     quantities: tuple[Quantity, ...]
     fields: tuple[npt.NDArray[np.float32], ...]
     block_steps: int
-    inputs: tuple[str, ...] = ("memory",)
+    inputs: Mapping[str, Stamp] = field(default_factory=lambda: {"memory": Stamp(0, 0)})
     file_starts: tuple[int, ...] = ()
 
     def read(self, start: int, stop: int) -> tuple[npt.NDArray[np.float32], ...]:

@@ -100,6 +100,39 @@ def test_a_gap_is_no_concern_of_who_stops_before_it(block_steps: int) -> None:
     assert sum(len(block.times) for block in blocks) == 6
 
 
+@pytest.mark.parametrize("block_steps", [1, 3, 100])
+def test_of_several_gaps_in_the_steps_before_a_year_none_is_passed_over(block_steps: int) -> None:
+    hours = [0, 6, 12, 18, 24, 36, 42, 48, 60, 66, 72, 78, 84, 90]
+    archive = archive_of(hours, start=(2001, 12, 29))  # 2002 begins with the step at 72 hours
+    archive.block_steps = block_steps
+    settings = DataSettings(variable="x")
+    # The gap before the first of the eight steps is no concern; the one among them is.
+    assert next(iter(read_blocks(archive, settings, 1, [2002], warm_up=2))).times.date(0) == "2001-12-31 12:00:00"
+    for warm_up, found in ((5, "2001-12-31 00:00:00 comes 2001-12-31 12:00:00"), (8, "2001-12-30 00:00:00 comes")):
+        with pytest.raises(InputError, match=f"a gap in time in memory: after {found}"):
+            list(read_blocks(archive, settings, 1, [2002], warm_up=warm_up))
+    cutting = DataSettings(variable="x", gaps="cut")
+    cut = np.concatenate([block.cut for block in read_blocks(archive, cutting, 1, [2002], warm_up=8)])
+    assert np.flatnonzero(cut).tolist() == [0, 3, 6]
+
+
+def test_every_year_is_opened_once_and_closed() -> None:
+    archive = archive_of(list(range(0, 60, 6)))
+    opened: list[int] = []
+    closed: list[int] = []
+
+    class Watched(MemoryArchive):
+        def open_year(self, year: int, member: int):  # type: ignore[no-untyped-def]
+            series = super().open_year(year, member)
+            opened.append(year)
+            series.close = lambda: closed.append(year)
+            return series
+
+    watched = Watched(archive.grid, archive.times, archive.quantities, archive.fields)
+    list(read_blocks(watched, DataSettings(variable="x"), 1, [2002], warm_up=8))
+    assert opened == closed == [2001, 2002]
+
+
 def test_times_rounded_by_minutes_are_no_gap() -> None:
     archive = archive_of(list(range(10)))
     archive.times.seconds[1::2] += 225

@@ -14,7 +14,6 @@ import signal
 import stat
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from stormtracks.publish import publish, remove_temporaries
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.tracks import Tracks, digest, read_tracks
+from tests.stormtracks.system_faults import in_child
 
 SCIENCE = {"task": "vort_track", "tracking": {"method": "nearest", "max_speed": 40.0}, "season": {"start": "01-01"}}
 
@@ -71,20 +71,6 @@ def manager_of(root: Path, members: dict[int, Tracks], year: int = 2001) -> Stor
     for member, tracks in members.items():
         manager.add_result(year, member, tracks)
     return manager
-
-
-def in_child(action: Callable[[], None], *, prepare: Callable[[], None] = lambda: None) -> int:
-    """Do it in a child process; the status that `os.waitpid` tells."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            prepare()
-            action()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
 
 
 def kills(root: Path, start: Callable[[], Any], action: Callable[[], None]) -> Iterator[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import netCDF4
 import numpy as np
@@ -19,6 +21,7 @@ from stormtracks.reanalysis.classic import expected_length
 from stormtracks.reanalysis.netcdf import open_netcdf
 from stormtracks.settings.campaign import DataSettings
 from tests.stormtracks.reanalysis.field_files import Along, hours, write_field
+from tests.stormtracks.system_faults import fail_calls, in_child, named, needs_failing_calls
 
 CLASSIC = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"]
 
@@ -27,7 +30,7 @@ def open_and_fail(path: Path) -> InputError:
     with pytest.raises(InputError) as caught, open_netcdf(path):
         pass
     assert str(path) in caught.value.what
-    assert caught.value.remedy
+    assert caught.value.remedy and caught.value.permanent
     return caught.value
 
 
@@ -147,9 +150,39 @@ def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
                 series.read(step, step + 1)
         assert str(path) in caught.value.what
         assert "variable 'u850'" in caught.value.what
+        assert caught.value.permanent and "fetch it again" in caught.value.remedy
         series.read(0, 1)  # what is whole can still be read
     finally:
         series.close()
+
+
+@needs_failing_calls
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT], ids=named)
+@pytest.mark.parametrize("form", ["NETCDF4", *CLASSIC])
+@pytest.mark.parametrize("at", ["opening", "reading"])
+def test_a_fault_of_the_disk_is_no_damage_and_may_pass(
+    tmp_path: Path, form: Literal["NETCDF4"], at: str, code: int
+) -> None:
+    path = tmp_path / "u.nc"
+    storage = {"chunksizes": (1, 19, 36)} if form == "NETCDF4" else {}
+    write_field(path, axes={"time": hours(400)}, form=form, **storage)
+    archive = open_files([path], DataSettings(layout="cf", variable="u850"))
+
+    def refused() -> None:
+        if at == "reading":
+            series = archive.open_year(2001, 1)
+            series.read(0, 1)
+            fail_calls(("read", "pread64"), code)
+            with pytest.raises(InputError) as caught:
+                series.read(200, 399)
+        else:
+            fail_calls(("read", "pread64"), code)
+            with pytest.raises(InputError) as caught:
+                archive.years()
+        assert str(path) in caught.value.what and os.strerror(code) in caught.value.what
+        assert caught.value.remedy and not caught.value.permanent
+
+    assert in_child(refused) == 0
 
 
 def test_files_are_closed(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_season_of_era5(shared_data: Path, asked: str, quantity: Quantity) -> 
 
 def test_the_wind_of_era5(shared_data: Path) -> None:
     series = open_archive(DataSettings(layout="cf", root=shared_data / "era5_djf")).open_year(2026, 1)
-    assert series.inputs == ("u850.nc", "v850.nc")
+    assert tuple(series.inputs) == ("u850.nc", "v850.nc")
     assert len(series.times) == 236
 
 
