@@ -6,17 +6,27 @@ from stormtracks.errors import StormtracksError
 
 __all__ = [
     "BackendError",
+    "CampaignHeldError",
+    "CertificateError",
     "ClusterError",
     "GoneError",
     "HostError",
+    "LeaseLostError",
     "ListenError",
     "NoAnswerError",
     "NotScheduledError",
+    "ParameterSetError",
     "SessionError",
+    "StoreChangedError",
+    "StoreDamagedError",
+    "StoreError",
     "TransportError",
+    "UnknownFormatError",
     "UnknownStatusError",
     "UnknownTaskError",
+    "WorkerEndedError",
     "WorkerRefusedError",
+    "WorkflowNotFoundError",
 ]
 
 
@@ -40,12 +50,52 @@ class BackendError(ClusterError):
     """A backend cannot carry work: it is misused, its workers cannot start, or it has none left."""
 
 
+class WorkerEndedError(BackendError):
+    """A worker cannot work, and nothing that it was given goes on."""
+
+
+class LeaseLostError(ClusterError):
+    """An attempt may not publish its result any more: its task may have been handed out again."""
+
+
+class StoreError(ClusterError):
+    """A campaign's store cannot be used as it is."""
+
+
+class StoreDamagedError(StoreError):
+    """A campaign's store cannot be read: it was cut short or changed by something else than this program."""
+
+
+class StoreChangedError(StoreError):
+    """Another writer has changed a campaign's store since it was read."""
+
+
+class ParameterSetError(StoreError, RuntimeError):
+    """A value that is written once has been written already."""
+
+
+class UnknownFormatError(StoreError, ValueError):
+    """There is no kind of campaign store of this name."""
+
+
+class WorkflowNotFoundError(StoreError, LookupError):
+    """There is no campaign in a folder."""
+
+
+class CampaignHeldError(ClusterError):
+    """Another manager has the campaign."""
+
+
 class ListenError(ClusterError):
     """An address cannot be listened on, or must not be."""
 
 
 class TransportError(ClusterError):
     """A call to another process has failed on the way, or inside it for no reason that it knows."""
+
+
+class CertificateError(TransportError):
+    """A certificate is missing, has expired, or is not trusted by the one or the other side."""
 
 
 class NoAnswerError(TransportError):

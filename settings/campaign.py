@@ -254,7 +254,17 @@ class RunSettings(_Model):
     memory_limit: float = Field(
         default=4.0, ge=1, description="GiB of memory one worker process may take; the libraries alone need half of one"
     )
-    max_attempts: int = Field(default=2, ge=1, description="attempts at a task before it is given up")
+    max_attempts: int = Field(default=2, ge=1, description="attempts at a task that may fail before it is given up")
+    max_losses: int = Field(default=5, ge=1, description="workers that may be lost under a task before it is given up")
+    worker_strikes: int = Field(
+        default=3, ge=2, description="different tasks that may fail on a worker in a row before it is given up"
+    )
+    retry_delay: float = Field(
+        default=1.0, ge=0, le=3600, description="seconds before a failed task is tried again; doubles each time"
+    )
+    store: Literal["sqlite", "json", "zarr"] = Field(
+        default="sqlite", description="how the campaign's record is kept: sqlite, json (one task at a time) or zarr"
+    )
 
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -295,10 +305,24 @@ class ClusterSettings(_Model):
     environment: Environment = Field(default={}, description="environment variables of the workers")
     log_folder: Path = Field(default=Path("stormtracks-logs"), description="folder on each host for its worker's log")
     heartbeat: float = Field(default=2.0, gt=0, le=60, description="seconds a call to a worker waits at most")
-    silence: float = Field(default=30.0, gt=0, description="seconds without an answer after which a worker is given up")
+    lease: float = Field(
+        default=30.0, gt=0, description="seconds a worker goes on without its manager; then it ends what it is at"
+    )
     patience: float = Field(default=60.0, gt=0, description="seconds to wait for the first worker")
     connect_timeout: float = Field(default=10.0, gt=0, description="seconds to wait for an ssh connection")
     insecure: bool = Field(default=False, description="allow plain text beyond this machine")
+    certificates: Path = Field(
+        default=Path("stormtracks-certs"),
+        description="folder of the campaign's certificates; a relative one starts at the campaign file",
+    )
+    strict_cpu: bool = Field(
+        default=False, description="refuse workers whose processors may round otherwise than the manager's"
+    )
+
+    @property
+    def given_up_after(self) -> float:
+        """Seconds without an answer after which a worker's tasks go to others: its lease, and a grace beyond it."""
+        return 1.25 * self.lease
 
     @model_validator(mode="after")
     def _each_host_once(self) -> ClusterSettings:

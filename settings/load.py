@@ -24,7 +24,7 @@ SITE_VARIABLE = "STORMTRACKS_SITE"
 """Environment variable that names the site file; else `~/.config/stormtracks/site.toml`, if there is one."""
 
 _OF_HOSTS = tuple(f"cluster.hosts.{field}" for field in HostSettings.model_fields)
-_PATHS = (("data", "root"), ("results", "root"))
+_PATHS = ("data.root", "results.root", "cluster.certificates", "cluster.key")
 _NEEDED = {"missing": "too few values", "model_type": "a table is needed", "path_type": "a path is needed"}
 """What is wrong by the kind of problem, where pydantic says it in terms of Python."""
 
@@ -164,8 +164,10 @@ def _merge(layers: list[_Layer]) -> LoadedSettings:
     origins: dict[str, str] = {}
     for layer in layers:
         for name, value in _leaves(layer.values, CampaignSettings).items():
-            if tuple(name.split(".")) in _PATHS and isinstance(value, (str, Path)):
-                value = layer.base / Path(value).expanduser()
+            if name in _PATHS:
+                value = _located(value, layer.base)
+            elif name == "cluster.hosts" and isinstance(value, list):
+                value = [_with_key_located(host, layer.base) for host in value]
             if name == "season":  # by name: it stands for the whole table
                 for part in ("season.start", "season.end"):
                     merged.pop(part, None)
@@ -184,6 +186,16 @@ def _merge(layers: list[_Layer]) -> LoadedSettings:
     except ValidationError as error:
         raise SettingsError(_explain(error, origins, [layer.origin for layer in layers])) from error
     return LoadedSettings(campaign, origins)
+
+
+def _located(path: Any, base: Path) -> Any:
+    """A path as seen from where its source lies; what is none is left to be refused with the other values."""
+    return base / Path(path).expanduser() if isinstance(path, (str, Path)) else path
+
+
+def _with_key_located(host: Any, base: Path) -> Any:
+    is_table = isinstance(host, dict) and "key" in host
+    return host | {"key": _located(host["key"], base)} if is_table else host
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str], order: list[str]) -> str:

@@ -44,6 +44,22 @@ def test_each_value_comes_from_its_strongest_source(campaign_file: Path, tmp_pat
     assert alone.origins["data.root"] == f"site file {site}"
 
 
+def test_paths_are_seen_from_the_file_that_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path / "site.toml").write_text('[cluster]\nkey = "~/.ssh/storm"\n', encoding="utf-8")
+    hosts = '[[cluster.hosts]]\nname = "one"\nkey = "keys/one"\n[[cluster.hosts]]\nname = "two"\n'
+    (tmp_path / "c.toml").write_text(f'[results]\nroot = "out"\n{hosts}', encoding="utf-8")
+    cluster = load_settings(
+        tmp_path / "c.toml", environment={SITE_VARIABLE: str(tmp_path / "site.toml")}
+    ).campaign.cluster
+    assert cluster.certificates == tmp_path / "stormtracks-certs"
+    assert cluster.key == tmp_path / "home" / ".ssh" / "storm"
+    assert [host.key for host in cluster.hosts] == [tmp_path / "keys" / "one", None]
+    given = load_settings(tmp_path / "c.toml", environment=NOWHERE | {"STORMTRACKS_CLUSTER__CERTIFICATES": "certs"})
+    assert given.campaign.cluster.certificates == tmp_path.parent / "certs"
+
+
 def test_the_original_preset_is_the_code_of_2014() -> None:
     campaign = load_settings(command_line={"preset": "original"}, environment=NOWHERE).campaign
     assert campaign.detection.threshold == 2.5e-5
@@ -227,3 +243,9 @@ def test_every_example_and_preset_is_valid() -> None:
         assert entries
         for entry in entries:
             CampaignSettings.model_validate(tomllib.loads(entry.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("hosts", ["[1]", '["monkey"]', '[{"name": "one", "key": 7}]'])
+def test_hosts_that_are_none_are_refused(hosts: str) -> None:
+    with pytest.raises(SettingsError, match=r"cluster\.hosts"):
+        load_settings(environment=NOWHERE | {"STORMTRACKS_CLUSTER__HOSTS": hosts})
