@@ -1,7 +1,8 @@
 """What is to be done and how far it is: tasks, their statuses, and the schedule that hands them out.
 
-This is the core of a campaign and free of I/O. Events go in (handed out, completed, failed, timed out, lost), and
-assignments come out; the manager owns the one schedule and is the only one to change it.
+This is the core of a campaign and free of I/O. Events go in (a worker joined, was heard, left; an attempt completed,
+failed, timed out, was lost; time has passed), and assignments come out; the manager owns the one schedule and is the
+only one to change it. Its times are seconds of a clock that is nobody's to set; the schedule has none of its own.
 
 One *task* is one step for one year of one ensemble member. One *attempt* is one try at a task; a task's attempts are
 numbered from 1, only its latest one counts, and what an earlier one says is ignored. An *assignment* is a tuple of
@@ -12,13 +13,16 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from random import Random
 
-from stormtracks.cluster.errors import ClusterError, NotScheduledError, UnknownStatusError, UnknownTaskError
+from stormtracks.cluster.errors import NotScheduledError
+from stormtracks.cluster.schedule.attempts import Assignment, Attempt, Failure, Outcome
+from stormtracks.cluster.schedule.holders import Holder, Holders
+from stormtracks.cluster.schedule.rules import Rules
+from stormtracks.cluster.schedule.strikes import Strikes
+from stormtracks.cluster.schedule.table import CODES, GLYPHS, STATUSES, TASKS, PyroTask, TaskTable, task_name
+from stormtracks.cluster.schedule.waiting import Waiting
 
 __all__ = [
     "GLYPHS",
@@ -30,154 +34,36 @@ __all__ = [
     "Outcome",
     "PyroTask",
     "PyroTaskSchedule",
+    "Rules",
     "task_name",
 ]
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("vort_track",)
-"""Names of the tasks that can be scheduled."""
-
-_ALIASES = {"vort_tracking": "vort_track"}
-
-GLYPHS: Mapping[str, str] = {"outstanding": "-", "working": "W", "complete": "+", "failure": "F", "timeout": "T"}
-"""The sign of each status in a row of progress."""
-
-STATUSES = tuple(GLYPHS)
-"""What a task can be."""
-
-_CODES = {status: ord(glyph) for status, glyph in GLYPHS.items()}
-_STATUS_OF = {code: status for status, code in _CODES.items()}
-_OUTSTANDING = _CODES["outstanding"]
+_CODE_AFTER = {"failure": CODES["failure"], "timeout": CODES["timeout"], "lost": CODES["failure"]}
+"""What a task shows by the status of its last failure."""
 
 
-def task_name(name: str) -> str:
-    """The name under which a task is known; ``vort_tracking`` is ``vort_track``.
-
-    Raises
-    ------
-    UnknownTaskError
-        If there is no such task.
-    """
-    known = _ALIASES.get(name, name)
-    if known not in TASKS:
-        raise UnknownTaskError(f"unknown task {name!r}", remedy=f"use one of: {', '.join(TASKS)}")
-    return known
-
-
-class PyroTask:
-    """One task: one step for one year of one ensemble member.
-
-    Parameters
-    ----------
-    year : int
-        Calendar year of the task.
-    ensemble_member : int
-        Member, as the data number it.
-    task : str
-        Which task is to be done: one of `TASKS`, or an alias of one.
-
-    Raises
-    ------
-    UnknownTaskError
-        If `task` is not known.
-    """
-
-    __slots__ = ("_codes", "_index", "_on_status", "ensemble_member", "task", "year")
-
-    def __init__(self, year: int, ensemble_member: int, task: str) -> None:
-        self.year = year
-        self.ensemble_member = ensemble_member
-        self.task = task_name(task)
-        # A task of a schedule is a view of the schedule's own codes, so that the two can never disagree.
-        self._codes = bytearray([_OUTSTANDING])
-        self._index = 0
-        self._on_status: Callable[[int, int], None] | None = None
-
-    @property
-    def status(self) -> str:
-        """Current status, one of `STATUSES`; set by assignment, and the task's schedule sees it at once."""
-        return _STATUS_OF[self._codes[self._index]]
-
-    @status.setter
-    def status(self, status: str) -> None:
-        if status not in _CODES:
-            raise UnknownStatusError(f"unknown status {status!r}", remedy=f"use one of: {', '.join(STATUSES)}")
-        if self._on_status is not None:
-            self._on_status(self._index, _CODES[status])
-        else:
-            self._codes[self._index] = _CODES[status]
-
-    @property
-    def _key(self) -> tuple[str, int, int]:
-        return self.task, self.year, self.ensemble_member
-
-    def __eq__(self, other: object) -> bool:
-        return self._key == other._key if isinstance(other, PyroTask) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __repr__(self) -> str:
-        return f"<PyroTask {self.task} {self.year} member {self.ensemble_member}: {self.status}>"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a task; `number` counts the tries at this task from 1."""
-
-    number: int
-    year: int
-    ensemble_member: int
-    task: str
-
-
-Assignment = tuple[Attempt, ...]
-"""Attempts that one worker makes together, because they share one pass over the data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended; plain values only, so that it can travel.
-
-    Parameters
-    ----------
-    attempt : Attempt
-    status : str
-        ``complete``, ``failure``, ``timeout``, or ``lost``: ended without an answer through no fault of the task
-        (cancelled, or its worker went away).
-    result : dict
-        What the task returned: plain values by name.
-    error : str
-        The reason, unless complete.
-    seconds : float
-        How long the attempt ran.
-    """
-
-    attempt: Attempt
-    status: str
-    result: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An attempt that failed or timed out: on which worker, and why."""
-
-    attempt: Attempt
-    status: str
-    worker: str
-    reason: str
-
-
-class PyroTaskSchedule:
+class PyroTaskSchedule(TaskTable):
     """All tasks of a campaign in order of year and member: hands out the next one and accepts what became of it.
 
-    A task that fails goes out again, after all fresh ones and to another worker where there is one, until it has used
-    up `max_attempts`; it shows its failure until then. A lost attempt makes its task outstanding again, and an orphaned
-    one lets it show a timeout until it goes out again, before all others; neither counts against the task. No call
-    looks at all tasks to find the next one.
+    The rules, with the numbers of `Rules`:
+
+    - *Leases.* A worker holds what it was given until its lease is over: so long after it was last heard. What it held
+      then shows a timeout and goes out again, before all others. It does so at once if the worker has surely ended.
+      Until it has gone out again, the attempt that was lost may still say that it has completed, and is believed: it
+      held its lease when it published, and nobody has been given the task since.
+    - *Failures* count against the task and the worker. The task shows its failure, rests a while, longer each time, and
+      goes out again after all fresh ones; to another worker as long as another one can be used. It is given up after
+      `max_attempts` failures, or at once if any attempt would fail.
+    - *Losses* with a worker never count as failures. A task that is lost `max_losses` times is given up, as a failure.
+      Tasks that were lost twice are not given to the same worker, so that one that breaks its workers does not drag
+      others along. What is cancelled, or what a worker that lives has let go, counts nothing.
+    - *Quarantine.* A worker that fails `worker_strikes` different tasks without completing one gets no more work once
+      there is another one to use. What it failed in that row is forgiven, and what it fails from then on; tasks that
+      were given up for it come back. Another incarnation of it starts afresh.
+
+    No call looks at all tasks.
 
     Parameters
     ----------
@@ -191,15 +77,15 @@ class PyroTaskSchedule:
         The very years and member numbers, where they are not such ranges.
     task : str
         The task to be done for each year and member.
-    max_attempts : int
-        How often a task may fail or time out before it is given up.
+    rules : Rules
+        How often tasks may fail or be lost, and how long workers may be silent.
 
     Raises
     ------
     UnknownTaskError
         If `task` is not known.
     ClusterError
-        If there is no year or no member, or `max_attempts` is below 1.
+        If there is no year or no member.
     """
 
     def __init__(
@@ -211,239 +97,352 @@ class PyroTaskSchedule:
         years: Iterable[int] | None = None,
         members: Iterable[int] | None = None,
         task: str = "vort_track",
-        max_attempts: int = 2,
+        rules: Rules = Rules(),  # noqa: B008 - it is frozen
     ) -> None:
-        self.years = tuple(sorted(set(range(start_year, end_year + 1) if years is None else years)))
-        self.members = tuple(sorted(set(range(1, num_ensemble_members + 1) if members is None else members)))
-        if not self.years:
-            raise ClusterError(
-                f"a schedule without a year: {start_year} to {end_year}",
-                remedy="let end_year be no less than start_year",
-            )
-        if not self.members:
-            raise ClusterError("a schedule without an ensemble member", remedy="give at least one member")
-        if max_attempts < 1:
-            raise ClusterError(f"max_attempts is {max_attempts}", remedy="allow at least 1 attempt")
-        self.task = task_name(task)
-        self.max_attempts = max_attempts
-        self._year_index = {year: index for index, year in enumerate(self.years)}
-        self._member_index = {member: index for index, member in enumerate(self.members)}
-        size = len(self.years) * len(self.members)
-        self._codes = bytearray([_OUTSTANDING]) * size
-        self._counts = dict.fromkeys(STATUSES, 0) | {"outstanding": size}
-        # Outstanding tasks are those at or after the first fresh one, and those that came back.
-        self._first_fresh = 0
-        self._came_back: list[int] = []
-        self._orphans: OrderedDict[int, None] = OrderedDict()
-        # Tasks to be tried again, by the worker that failed last, each with its place among all of them.
-        self._retries: dict[str, OrderedDict[int, int]] = {}
-        self._failed_at: dict[int, str] = {}
-        self._retries_made = 0
-        self._attempts_made = array("I", bytes(array("I").itemsize * size))
-        self._current: dict[int, tuple[int, str]] = {}
-        self._failures: dict[int, list[Failure]] = {}
-
-    # --- the tasks
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    def __iter__(self) -> Iterator[PyroTask]:
-        """All tasks, in order of year and member."""
-        return map(self._task_at, range(len(self)))
-
-    def find(self, year: int, ensemble_member: int) -> PyroTask:
-        """The task of a year and member.
-
-        Raises
-        ------
-        NotScheduledError
-            If the year or the member is not in the schedule.
-        """
-        return self._task_at(self._index(year, ensemble_member))
-
-    def get_next_outstanding(self) -> PyroTask | None:
-        """The next outstanding task, None if there are no more.
-
-        It is not marked: until its status is set, the same task is the next one.
-        """
-        index = self._next_outstanding_index()
-        return None if index is None else self._task_at(index)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of tasks by status."""
-        return dict(self._counts)
+        super().__init__(
+            range(start_year, end_year + 1) if years is None else years,
+            range(1, num_ensemble_members + 1) if members is None else members,
+            task,
+        )
+        self.rules = rules
+        self._attempts_made = array("I", bytes(array("I").itemsize * len(self._codes)))
+        self._holders = Holders(rules.lease)
+        self._current: dict[int, Holder] = {}
+        self._late: dict[int, Holder] = {}
+        self._waiting = Waiting()
+        self._strikes = Strikes(rules)
+        self._forgiven: list[Failure] = []
+        self._usable: frozenset[str] = frozenset()
+        self._random = Random(rules.seed)
 
     @property
     def left(self) -> int:
         """Number of tasks that are outstanding, working, or waiting to be tried again."""
-        waiting = len(self._orphans) + len(self._failed_at)
-        return self._counts["outstanding"] + self._counts["working"] + waiting
+        return self._counts["outstanding"] + self._counts["working"] + len(self._waiting)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do or to wait for."""
         return self.left == 0
 
-    # --- progress
+    # --- workers
 
-    def get_progress_for_year(self, year: int, include_year: bool = True) -> str:
-        """The progress of a year, one sign per member: ``2000: -W+FT...``.
+    @property
+    def usable(self) -> frozenset[str]:
+        """Names of the workers that can be given work: those that joined, did not leave and are not quarantined."""
+        return self._usable
 
-        ``-`` to be done, ``W`` being worked on, ``+`` complete, ``F`` failure, ``T`` timeout.
+    @property
+    def quarantined(self) -> Mapping[str, str]:
+        """The workers that get no more work, and why."""
+        return {worker: reason for worker, (_, reason) in self._strikes.quarantined.items()}
+
+    def join(
+        self, worker: str, incarnation: str, running: Iterable[Attempt] = (), *, now: float
+    ) -> tuple[Attempt, ...]:
+        """A worker can be used from now on, whether or not it was known before.
+
+        What this incarnation held but is not at any more goes out again at once, and counts nothing: it lives.
+
+        Parameters
+        ----------
+        worker, incarnation : str
+            Its name, and which process of that name it is.
+        running : iterable of Attempt
+            What it is at, or has ended without telling yet.
+        now : float
+
+        Returns
+        -------
+        tuple of Attempt
+            Those of `running` that count no more and are to be cancelled.
+        """
+        holder = self._holders.meet(worker, incarnation, now)
+        holder.usable = True
+        self._strikes.release(worker, incarnation)
+        stale, kept = [], set()
+        for attempt in running:
+            index = self._latest(attempt)
+            if index is not None and self._still_holds(holder, index):
+                kept.add(index)
+            else:
+                stale.append(attempt)
+        for index in [index for index in holder.held if index not in kept]:
+            self._put_back(index)
+        self._update_usable(now)
+        return tuple(stale)
+
+    def leave(self, incarnation: str, *, now: float, ended: bool, reason: str = "") -> tuple[Attempt, ...]:
+        """A worker cannot be used any more.
+
+        Parameters
+        ----------
+        incarnation : str
+        now : float
+        ended : bool
+            Whether all that it was at has surely ended, and goes out again at once; else its lease is waited for.
+        reason : str
+            How it came to its end.
+
+        Returns
+        -------
+        tuple of Attempt
+            What was lost with it at once.
+        """
+        holder = self._holders.get(incarnation)
+        if holder is None:
+            return ()
+        holder.usable = False
+        lost = self.held(incarnation) if ended else ()
+        for index in tuple(holder.held) if ended else ():
+            self._lose(index, holder, reason)
+        self._holders.forget(holder)
+        self._update_usable(now)
+        return lost
+
+    def held(self, incarnation: str) -> tuple[Attempt, ...]:
+        """What a worker holds, whether or not it can be used now."""
+        holder = self._holders.get(incarnation)
+        return tuple(map(self._attempt_at, holder.held)) if holder else ()
+
+    def heard(self, incarnation: str, now: float) -> None:
+        """A worker has answered: its lease is renewed."""
+        if (holder := self._holders.get(incarnation)) is not None:
+            holder.heard = max(holder.heard, now)
+
+    def tick(self, now: float) -> tuple[Attempt, ...]:
+        """Time has passed: the attempts whose lease has ended by now."""
+        self._waiting.wake(now)
+        over = []
+        for holder in self._holders.over(now):
+            for index in tuple(holder.held):
+                over.append(self._attempt_at(index))
+                self._lose(index, holder, f"no answer for {self.rules.lease:g} s")
+            self._holders.forget(holder)
+        return tuple(over)
+
+    def next_change(self, now: float) -> float:
+        """Seconds until `tick` is due, infinite if never: to the end of a lease, or of a failed task's rest."""
+        return max(min(self._holders.next_end(), self._waiting.next_due()) - now, 0.0)
+
+    # --- attempts
+
+    def next_assignment(self, incarnation: str, *, now: float) -> Assignment:
+        """Hand work to a worker: mark the next task as working and number the attempt; empty if nothing can go out.
+
+        Lost tasks go out first, then outstanding ones, then those that are tried again.
+        """
+        holder = self._holders.get(incarnation)
+        if holder is None or not holder.usable or holder.worker not in self._usable:
+            return ()
+        self._waiting.wake(now)
+        others = len(self._usable) > 1
+        suspects = not any(map(self._strikes.is_suspect, holder.held))
+        index = self._waiting.first_lost(holder.worker, others=others, suspects=suspects)
+        if index is None:
+            index = self._next_outstanding_index()
+        if index is None:
+            index = self._waiting.first_failed(holder.worker, others=others)
+        if index is None:
+            return ()
+        self._attempts_made[index] += 1
+        self._hold(index, holder)
+        return (self._attempt_at(index),)
+
+    def completed(self, attempt: Attempt) -> bool:
+        """An attempt has done its task; False if it is stale and ignored: its task has gone out again, or has ended."""
+        index = self._latest(attempt)
+        holder = None if index is None else self._current.get(index) or self._late.get(index)
+        if index is None or holder is None:
+            logger.warning("complete of %s ignored: not the current attempt", attempt)
+            return False
+        self._set_code(index, CODES["complete"])
+        self._strikes.completed(holder.worker)
+        return True
+
+    def failed(self, attempt: Attempt, reason: str, *, now: float, permanent: bool = False) -> bool:
+        """An attempt has failed; False if it is stale and ignored.
+
+        If it is `permanent`, any attempt would fail in this way: the task is given up, and the worker not blamed.
+        """
+        return self._strike(attempt, "failure", reason, now, permanent)
+
+    def timed_out(self, attempt: Attempt, reason: str, *, now: float) -> bool:
+        """An attempt took too long; False if it is stale and ignored."""
+        return self._strike(attempt, "timeout", reason, now, False)
+
+    def lost(self, attempt: Attempt) -> bool:
+        """An attempt ended through no fault of its task, which is outstanding again; False if it is stale."""
+        return self._settle(attempt, "lost", "outstanding") is not None
+
+    def failures(self) -> Iterator[tuple[PyroTask, tuple[Failure, ...]]]:
+        """Every task that failed, timed out or was lost too often, with each reason; in order of year and member."""
+        for index in sorted(self._strikes.failures):
+            yield self._task_at(index), tuple(self._strikes.failures[index])
+
+    def take_forgiven(self) -> tuple[Failure, ...]:
+        """The failures that were forgiven since this was asked last."""
+        forgiven, self._forgiven = self._forgiven, []
+        return tuple(forgiven)
+
+    def restore(
+        self,
+        year: int,
+        ensemble_member: int,
+        *,
+        attempts: int,
+        complete: bool = False,
+        failures: Iterable[Failure] = (),
+        held: tuple[int, str, str] | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """Put a task of a new schedule where it was in an earlier one.
+
+        A task that was lost, or whose last failure is forgiven, is outstanding. One that is tried again rests anew.
+        Losses of the earlier one do not count: managers that are killed take their own workers with them.
+
+        Parameters
+        ----------
+        year, ensemble_member : int
+        attempts : int
+            How many were made.
+        complete : bool
+        failures : iterable of Failure
+            In order of attempts.
+        held : (int, str, str), optional
+            The attempt under way: its number, and the name and the incarnation of its worker, who holds it for a lease
+            from now on, as if just heard.
+        now : float
 
         Raises
         ------
         NotScheduledError
-            If the year is not in the schedule.
+            If the year or the member is not in the schedule.
         """
-        start = self._year_start(year)
-        row = self._codes[start : start + len(self.members)].decode("ascii")
-        return f"{year}: {row}" if include_year else row
-
-    def get_progress(self, years: Iterable[int] | None = None, include_year: bool = False) -> str:
-        """The progress of the given years, or of all: one line per year, each ended by a newline."""
-        chosen = self.years if years is None else years
-        return "".join(f"{self.get_progress_for_year(year, include_year)}\n" for year in chosen)
-
-    def print_years(self, years: Iterable[int] | None = None, include_year: bool = True) -> None:
-        """Print the progress of the given years, or of all."""
-        print(self.get_progress(years, include_year), end="")
-
-    # --- events
-
-    def next_assignment(self, worker: str, *, others: bool = False) -> Assignment:
-        """Hand work to `worker`: mark the next task as working and number the attempt; empty if nothing can go out.
-
-        Orphaned tasks go out first, then fresh ones, then those that are tried again.
-
-        Parameters
-        ----------
-        worker : str
-        others : bool
-            Whether there are other workers: what this one has failed last is then left to them.
-        """
-        index = next(iter(self._orphans), None)
-        if index is None:
-            index = self._next_outstanding_index()
-        if index is None:
-            index = self._next_retry_index(worker, others)
-        if index is None:
-            return ()
-        self._set_code(index, _CODES["working"])
-        self._attempts_made[index] += 1
-        self._current[index] = (self._attempts_made[index], worker)
-        task = self._task_at(index)
-        return (Attempt(self._attempts_made[index], task.year, task.ensemble_member, task.task),)
-
-    def completed(self, attempt: Attempt) -> bool:
-        """An attempt has done its task; True if it was the current one, False if it was stale and is ignored."""
-        return self._settle(attempt, "complete") is not None
-
-    def failed(self, attempt: Attempt, reason: str) -> bool:
-        """An attempt has failed; True if it was the current one, False if it was stale and is ignored."""
-        return self._strike(attempt, "failure", reason)
-
-    def timed_out(self, attempt: Attempt, reason: str) -> bool:
-        """An attempt took too long; True if it was the current one, False if it was stale and is ignored."""
-        return self._strike(attempt, "timeout", reason)
-
-    def lost(self, attempt: Attempt) -> bool:
-        """An attempt ended through no fault of its task, which is outstanding again; False if it was stale."""
-        return self._settle(attempt, "outstanding") is not None
-
-    def orphaned(self, attempt: Attempt) -> bool:
-        """The worker of an attempt is gone; its task shows a timeout until it goes out again. False if it was stale."""
-        settled = self._settle(attempt, "timeout")
-        if settled is None:
-            return False
-        self._orphans[settled[0]] = None
-        return True
-
-    def failures(self) -> Iterator[tuple[PyroTask, tuple[Failure, ...]]]:
-        """Every task that failed or timed out at least once, with each reason in order; in order of year and member."""
-        for index in sorted(self._failures):
-            yield self._task_at(index), tuple(self._failures[index])
+        index = self._index(year, ensemble_member)
+        self._attempts_made[index] = attempts
+        self._strikes.restore(index, failures)
+        if complete:
+            self._set_code(index, CODES["complete"])
+        elif held is not None:
+            number, worker, incarnation = held
+            self._attempts_made[index] = max(attempts, number)
+            self._hold(index, self._holders.meet(worker, incarnation, now))
+        else:
+            self._resume(index, now)
 
     # --- the one place that changes state
 
     def _set_code(self, index: int, code: int) -> None:
         """Give a task a status. Whatever attempt was under way or waiting counts no more."""
-        old = self._codes[index]
-        self._current.pop(index, None)
-        self._orphans.pop(index, None)
-        if (worker := self._failed_at.pop(index, None)) is not None:
-            del self._retries[worker][index]
-        if old == code:
-            return
-        self._counts[_STATUS_OF[old]] -= 1
-        self._counts[_STATUS_OF[code]] += 1
-        self._codes[index] = code
-        if code == _OUTSTANDING and index < self._first_fresh:
-            heappush(self._came_back, index)
+        holder = self._current.pop(index, None)
+        if holder is not None:
+            del holder.held[index]
+            self._holders.forget(holder)
+        self._late.pop(index, None)
+        self._waiting.remove(index)
+        super()._set_code(index, code)
 
-    def _settle(self, attempt: Attempt, status: str) -> tuple[int, str] | None:
-        """End the current attempt of a task: the task's index and the worker, or None if the attempt is stale."""
+    def _hold(self, index: int, holder: Holder) -> None:
+        self._set_code(index, CODES["working"])
+        self._current[index] = holder
+        holder.held[index] = None
+
+    def _still_holds(self, holder: Holder, index: int) -> bool:
+        """Whether the latest attempt at a task is this worker's; if it was lost, but waits still, it was not lost."""
+        late = self._late.get(index)
+        if late is not None and late.incarnation == holder.incarnation and index in self._waiting:
+            self._strikes.found_again(index)
+            self._hold(index, holder)
+        return self._current.get(index) is holder
+
+    def _put_back(self, index: int) -> None:
+        """Let a lost task go out again, before all others."""
+        self._set_code(index, CODES["timeout"])
+        avoided = self._strikes.last_failed_at(index)
+        self._waiting.add_lost(index, avoided, suspect=self._strikes.is_suspect(index))
+
+    def _lose(self, index: int, holder: Holder, reason: str) -> None:
+        """A task is lost with its worker."""
+        self._strikes.lost(index, holder.worker, reason)
+        if self._strikes.lost_too_often(index):
+            failure = Failure(self._attempt_at(index), "lost", holder.worker, self._strikes.why_lost(index))
+            self._strikes.given_up(index, failure)
+            self._set_code(index, CODES["failure"])
+        else:
+            self._put_back(index)
+        self._late[index] = holder
+
+    def _settle(self, attempt: Attempt, said: str, status: str) -> tuple[int, Holder] | None:
+        """End the current attempt of a task: the task's index and who held it, or None if the attempt is stale."""
+        index = self._latest(attempt)
+        holder = None if index is None else self._current.get(index)
+        if index is None or holder is None:
+            logger.warning("%s of %s ignored: not the current attempt", said, attempt)
+            return None
+        self._set_code(index, CODES[status])
+        return index, holder
+
+    def _strike(self, attempt: Attempt, status: str, reason: str, now: float, permanent: bool) -> bool:
+        settled = self._settle(attempt, status, status)
+        if settled is None:
+            return False
+        index, holder = settled
+        failure = Failure(attempt, status, holder.worker, reason, permanent)
+        kept = self._strikes.failed(index, failure)
+        if kept.forgiven:
+            self._forgiven.append(kept)
+        self._resume(index, now)
+        self._update_usable(now)
+        return True
+
+    def _resume(self, index: int, now: float) -> None:
+        """Put a task where its record says, nobody being at it: given up, to be tried again, or outstanding."""
+        last = self._last_failure(index)
+        if self._strikes.gives_up(index):
+            self._set_code(index, _CODE_AFTER[last.status if last else "failure"])
+        elif last is None or last.forgiven:
+            self._set_code(index, CODES["outstanding"])
+        else:
+            self._set_code(index, _CODE_AFTER[last.status])
+            delay = self.rules.delay(self._strikes.count(index), self._random.random())
+            self._waiting.add_failed(index, last.worker, now + delay)
+
+    def _last_failure(self, index: int) -> Failure | None:
+        """The failure of a task's latest attempt, None if it did not fail."""
+        failures = self._strikes.failures.get(index)
+        return failures[-1] if failures and failures[-1].attempt.number == self._attempts_made[index] else None
+
+    def _update_usable(self, now: float) -> None:
+        """Find which workers can be used, and quarantine those that fail everything while there are others."""
+        usable = {holder.worker: holder for holder in self._holders if holder.usable}
+        for worker in self._strikes.quarantined:
+            usable.pop(worker, None)
+        for worker, holder in tuple(usable.items()):
+            if len(usable) > 1 and self._strikes.fails_everything(worker):
+                del usable[worker]
+                self._quarantine(holder, now)
+        self._usable = frozenset(usable)
+
+    def _quarantine(self, holder: Holder, now: float) -> None:
+        """Blame a worker for what it failed, instead of the tasks."""
+        forgiven = self._strikes.quarantine(holder.worker, holder.incarnation)
+        logger.warning("worker %s gets no more work: %s", holder.worker, self.quarantined[holder.worker])
+        for index, failures in forgiven.items():
+            self._forgiven += failures
+            failed = self._last_failure(index) and self._codes[index] in _CODE_AFTER.values()
+            if failed and not self._strikes.gives_up(index):
+                self._resume(index, now)
+
+    def _latest(self, attempt: Attempt) -> int | None:
+        """The index of an attempt's task, None if it is not the latest one."""
         try:
             index = self._index(attempt.year, attempt.ensemble_member)
         except NotScheduledError:
-            index = -1
-        number, worker = self._current.get(index, (0, ""))
-        if number != attempt.number or attempt.task != self.task:
-            logger.warning("%s of %s ignored: not the current attempt", status, attempt)
             return None
-        self._set_code(index, _CODES[status])
-        return index, worker
+        is_latest = attempt.task == self.task and attempt.number == self._attempts_made[index]
+        return index if is_latest else None
 
-    def _strike(self, attempt: Attempt, status: str, reason: str) -> bool:
-        settled = self._settle(attempt, status)
-        if settled is None:
-            return False
-        index, worker = settled
-        failures = self._failures.setdefault(index, [])
-        failures.append(Failure(attempt, status, worker, reason))
-        if len(failures) < self.max_attempts:
-            self._retries_made += 1
-            self._retries.setdefault(worker, OrderedDict())[index] = self._retries_made
-            self._failed_at[index] = worker
-        return True
-
-    def _next_outstanding_index(self) -> int | None:
-        codes, came_back = self._codes, self._came_back
-        while came_back and codes[came_back[0]] != _OUTSTANDING:
-            heappop(came_back)
-        if came_back:
-            return came_back[0]
-        # Moves forward only, and a search of bytes stops at the first hit: one pass in a schedule's life.
-        found = codes.find(_OUTSTANDING, self._first_fresh)
-        self._first_fresh = len(codes) if found < 0 else found
-        return None if found < 0 else found
-
-    def _next_retry_index(self, worker: str, others: bool) -> int | None:
-        """The task that waits longest to be tried again."""
-        queues = [queue for name, queue in self._retries.items() if queue and not (others and name == worker)]
-        return min((next((place, index) for index, place in queue.items()) for queue in queues), default=(0, None))[1]
-
-    def _index(self, year: int, ensemble_member: int) -> int:
-        start = self._year_start(year)
-        if ensemble_member not in self._member_index:
-            raise NotScheduledError(
-                f"ensemble member {ensemble_member} is not in the schedule",
-                remedy=f"use one of its {len(self.members)} members, {self.members[0]} to {self.members[-1]}",
-            )
-        return start + self._member_index[ensemble_member]
-
-    def _year_start(self, year: int) -> int:
-        if year not in self._year_index:
-            raise NotScheduledError(
-                f"year {year} is not in the schedule",
-                remedy=f"use one of its {len(self.years)} years, {self.years[0]} to {self.years[-1]}",
-            )
-        return self._year_index[year] * len(self.members)
-
-    def _task_at(self, index: int) -> PyroTask:
+    def _attempt_at(self, index: int) -> Attempt:
         year, member = divmod(index, len(self.members))
-        task = PyroTask(self.years[year], self.members[member], self.task)
-        task._codes, task._index, task._on_status = self._codes, index, self._set_code
-        return task
+        return Attempt(self._attempts_made[index], self.years[year], self.members[member], self.task)

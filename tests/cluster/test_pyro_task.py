@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import tracemalloc
+from collections import Counter
 from itertools import count
+from math import inf
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,8 +20,10 @@ from stormtracks.cluster.pyro_task import (
     STATUSES,
     TASKS,
     Attempt,
+    Failure,
     PyroTask,
     PyroTaskSchedule,
+    Rules,
     task_name,
 )
 
@@ -93,12 +99,16 @@ def test_what_is_not_scheduled_is_named() -> None:
         schedule.find(2000, 57)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"start_year": 2012, "end_year": 2000}, {"members": []}, {"years": []}, {"max_attempts": 0}]
-)
+@pytest.mark.parametrize("arguments", [{"start_year": 2012, "end_year": 2000}, {"members": []}, {"years": []}])
 def test_a_schedule_of_nothing_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ClusterError):
         PyroTaskSchedule(**arguments)
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "max_losses", "worker_strikes", "lease"])
+def test_rules_that_allow_nothing_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ClusterError, match=f"{name} is 0.*\n  remedy: "):
+        Rules(**{name: 0})
 
 
 def test_get_next_outstanding_hands_out_without_marking() -> None:
@@ -134,86 +144,113 @@ def test_years_and_members_may_be_any_numbers() -> None:
     assert [(task.year, task.ensemble_member) for task in schedule] == [(1890, 0), (1890, 7), (2005, 0), (2005, 7)]
 
 
+def begin(schedule: PyroTaskSchedule, *workers: str) -> PyroTaskSchedule:
+    """Let workers join, whose incarnations have their names."""
+    for worker in workers:
+        schedule.join(worker, worker, now=0)
+    return schedule
+
+
+def take(schedule: PyroTaskSchedule, worker: str, now: float = 0.0) -> Attempt:
+    (attempt,) = schedule.next_assignment(worker, now=now)
+    return attempt
+
+
+def members_of(attempts: tuple[Attempt, ...] | list[Attempt]) -> list[int]:
+    return [attempt.ensemble_member for attempt in attempts]
+
+
+# --- failures
+
+
 def test_fresh_tasks_go_out_before_retries_and_the_failure_shows_until_then() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 3, max_attempts=2)
-    (first,) = schedule.next_assignment("a")
-    assert schedule.failed(first, "disk full")
+    schedule = begin(PyroTaskSchedule(2000, 2000, 3), "a", "b")
+    first = take(schedule, "a")
+    assert schedule.failed(first, "disk full", now=0)
     assert schedule.get_progress_for_year(2000) == "2000: F--"
-    (second,) = schedule.next_assignment("a")
-    (third,) = schedule.next_assignment("a")
-    assert (second.ensemble_member, third.ensemble_member) == (2, 3)
-    assert schedule.timed_out(second, "too slow")
+    second, third = take(schedule, "a"), take(schedule, "a")
+    assert members_of([second, third]) == [2, 3]
+    assert schedule.timed_out(second, "too slow", now=0)
     assert schedule.get_progress_for_year(2000) == "2000: FTW"
     assert not schedule.done
     assert schedule.left == 3
-    assert schedule.next_assignment("b") == (Attempt(2, 2000, 1, "vort_track"),)
-    assert schedule.next_assignment("b") == (Attempt(2, 2000, 2, "vort_track"),)
-    assert schedule.next_assignment("b") == ()
+    assert take(schedule, "b") == Attempt(2, 2000, 1, "vort_track")
+    assert take(schedule, "b") == Attempt(2, 2000, 2, "vort_track")
+    assert schedule.next_assignment("b", now=0) == ()
     assert schedule.get_progress_for_year(2000) == "2000: WWW"
 
 
 def test_retries_are_capped_and_every_reason_is_kept() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 1, max_attempts=3)
-    for number in range(1, 4):
-        (attempt,) = schedule.next_assignment(f"host{number}")
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=Rules(max_attempts=3)), "a", "b", "c", "d")
+    for number, worker in enumerate("abc", start=1):
+        attempt = take(schedule, worker)
         assert attempt.number == number
-        assert schedule.failed(attempt, f"reason {number}")
-    assert schedule.next_assignment("host4") == ()
+        assert schedule.failed(attempt, f"reason {number}", now=0)
+    assert schedule.next_assignment("d", now=0) == ()
     assert schedule.done
     ((task, failures),) = schedule.failures()
     assert task.status == "failure"
-    assert [(one.worker, one.reason) for one in failures] == [(f"host{n}", f"reason {n}") for n in (1, 2, 3)]
+    assert [(one.worker, one.reason) for one in failures] == [("a", "reason 1"), ("b", "reason 2"), ("c", "reason 3")]
 
 
-def test_a_lost_attempt_does_not_count_against_its_task() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 1, max_attempts=1)
-    for number in range(1, 6):
-        (attempt,) = schedule.next_assignment("a")
-        assert attempt.number == number
-        assert schedule.lost(attempt)
-        assert schedule.get_progress_for_year(2000) == "2000: -"
-    (attempt,) = schedule.next_assignment("a")
-    assert schedule.completed(attempt)
-    assert schedule.done
+def test_what_cannot_be_done_at_all_is_given_up_at_once_and_no_worker_blamed() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 9, rules=Rules(max_attempts=5, worker_strikes=2)), "a", "b")
+    for _ in range(4):
+        assert schedule.failed(take(schedule, "a"), "no such file", now=0, permanent=True)
+    assert schedule.quarantined == {}
+    assert schedule.left == 5
+    assert schedule.get_progress() == "FFFF-----\n"
 
 
-def test_the_task_of_a_worker_that_is_gone_shows_a_timeout_and_goes_out_first() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 4, max_attempts=1)
-    attempts = [schedule.next_assignment("a")[0] for _ in range(3)]
-    assert schedule.orphaned(attempts[1])
-    assert schedule.orphaned(attempts[0])
-    assert not schedule.orphaned(attempts[0])
-    assert schedule.get_progress_for_year(2000) == "2000: TTW-"
-    assert schedule.left == 4
-    assert not schedule.done
-    assert schedule.next_assignment("b") == (Attempt(2, 2000, 2, "vort_track"),)
-    assert schedule.next_assignment("a", others=True) == (Attempt(2, 2000, 1, "vort_track"),)
-    assert schedule.get_progress_for_year(2000) == "2000: WWW-"
-    assert not schedule.completed(attempts[0])
-    assert list(schedule.failures()) == []
-
-
-def test_a_retry_goes_to_another_worker_where_there_is_one() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 3, max_attempts=3)
+def test_a_retry_goes_to_another_worker_while_there_is_one_and_blocks_nobody() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 3, rules=Rules(max_attempts=3)), "a", "b")
     for worker in "aab":
-        (attempt,) = schedule.next_assignment(worker)
-        schedule.failed(attempt, "no")
-    assert schedule.next_assignment("c", others=True)[0].ensemble_member == 1
-    assert schedule.next_assignment("a", others=True)[0].ensemble_member == 3
-    assert schedule.next_assignment("a", others=True) == ()
+        schedule.failed(take(schedule, worker), "no", now=0)
+    assert take(schedule, "a").ensemble_member == 3
+    assert schedule.next_assignment("a", now=0) == ()
     assert schedule.left == 3
-    assert schedule.next_assignment("a")[0].ensemble_member == 2
+    assert take(schedule, "b").ensemble_member == 1
+    schedule.leave("b", now=0, ended=False)
+    assert take(schedule, "a").ensemble_member == 2
+
+
+def test_a_task_that_failed_and_was_then_lost_still_goes_to_another_worker() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=Rules(max_attempts=3)), "a", "b", "c")
+    schedule.failed(take(schedule, "a"), "no", now=0)
+    take(schedule, "b")
+    schedule.leave("b", now=0, ended=True)
+    assert schedule.next_assignment("a", now=0) == ()
+    assert take(schedule, "c").number == 3
+
+
+def test_a_failed_task_rests_longer_each_time_and_never_too_long() -> None:
+    rules = Rules(max_attempts=30, retry_delay=8.0, seed=1)
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=rules), "a")
+    now, rests = 0.0, []
+    for _ in range(12):
+        schedule.failed(take(schedule, "a", now), "no", now=now)
+        rest = schedule.next_change(now)
+        assert schedule.next_assignment("a", now=now + 0.99 * rest) == ()
+        rests.append(rest)
+        now += rest
+    assert all(4.0 * 2**n <= rest <= min(12.0 * 2**n, 300.0) for n, rest in enumerate(rests[:6]))
+    assert rests[-3:] == pytest.approx([300.0] * 3)
+    again = begin(PyroTaskSchedule(2000, 2000, 1, rules=rules), "a")
+    again.failed(take(again, "a"), "no", now=0)
+    assert again.next_change(0) == rests[0]
+    assert again.tick(1e9) == ()
+    assert again.next_change(1e9) == inf
 
 
 def test_a_stale_attempt_is_ignored_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 1)
-    (first,) = schedule.next_assignment("a")
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1), "a", "b")
+    first = take(schedule, "a")
     schedule.lost(first)
-    (second,) = schedule.next_assignment("b")
+    second = take(schedule, "b")
     foreign = Attempt(2, 2000, 1, "match")
     assert not schedule.completed(first)
-    assert not schedule.failed(foreign, "no")
-    assert not schedule.timed_out(Attempt(1, 1871, 99, "vort_track"), "no")
+    assert not schedule.failed(foreign, "no", now=0)
+    assert not schedule.timed_out(Attempt(1, 1871, 99, "vort_track"), "no", now=0)
     assert caplog.text.count("not the current attempt") == 3
     assert schedule.get_progress_for_year(2000) == "2000: W"
     assert schedule.completed(second)
@@ -221,11 +258,240 @@ def test_a_stale_attempt_is_ignored_and_said_so(caplog: pytest.LogCaptureFixture
 
 
 def test_a_status_set_by_hand_makes_the_attempt_stale() -> None:
-    schedule = PyroTaskSchedule(2000, 2000, 2)
-    (attempt,) = schedule.next_assignment("a")
+    schedule = begin(PyroTaskSchedule(2000, 2000, 2), "a")
+    attempt = take(schedule, "a")
     schedule.find(2000, 1).status = "complete"
-    assert not schedule.failed(attempt, "too late")
+    assert not schedule.failed(attempt, "too late", now=0)
+    assert schedule.held("a") == ()
     assert schedule.get_progress_for_year(2000) == "2000: +-"
+
+
+# --- leases and losses
+
+
+def test_who_has_not_joined_or_has_left_gets_nothing() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 2), "a")
+    assert schedule.next_assignment("b", now=0) == ()
+    assert schedule.leave("b", now=0, ended=True) == ()
+    schedule.leave("a", now=0, ended=True)
+    assert schedule.next_assignment("a", now=0) == ()
+    assert schedule.usable == frozenset()
+
+
+def test_a_cancelled_attempt_counts_nothing() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=Rules(max_attempts=1, max_losses=1)), "a")
+    for number in range(1, 6):
+        attempt = take(schedule, "a")
+        assert attempt.number == number
+        assert schedule.lost(attempt)
+        assert schedule.get_progress_for_year(2000) == "2000: -"
+    assert schedule.completed(take(schedule, "a"))
+    assert schedule.done
+    assert list(schedule.failures()) == []
+
+
+def test_what_a_silent_worker_holds_goes_out_first_when_its_lease_is_over() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 4, rules=Rules(lease=10)), "a", "b")
+    held = [take(schedule, "a") for _ in range(2)]
+    schedule.heard("a", 5)
+    assert schedule.leave("a", now=7, ended=False, reason="cut off") == ()
+    assert schedule.next_change(7) == 8
+    assert schedule.tick(14.9) == ()
+    assert schedule.get_progress() == "WW--\n"
+    assert schedule.tick(15) == tuple(held)
+    assert schedule.get_progress() == "TT--\n"
+    assert (schedule.left, schedule.next_change(15)) == (4, inf)
+    assert [take(schedule, "b", 15).ensemble_member for _ in range(3)] == [1, 2, 3]
+    assert schedule.get_progress() == "WWW-\n"
+    assert not schedule.completed(held[0])
+    assert list(schedule.failures()) == []
+
+
+def test_what_a_worker_held_that_has_surely_ended_goes_out_at_once() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 3, rules=Rules(lease=10)), "a", "b")
+    held = (take(schedule, "a"), take(schedule, "a"))
+    assert schedule.held("a") == held
+    assert schedule.leave("a", now=1, ended=True, reason="killed") == held
+    assert take(schedule, "b", 1).number == 2
+
+
+def test_an_attempt_that_was_lost_may_complete_its_task_until_that_goes_out_again() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 2, rules=Rules(lease=10)), "a", "b")
+    late, too_late = take(schedule, "a"), take(schedule, "a")
+    schedule.tick(10)
+    assert not schedule.failed(late, "what it has to say else counts no more", now=10)
+    assert schedule.completed(late)
+    assert take(schedule, "b", 10) == Attempt(2, 2000, 2, "vort_track")
+    assert not schedule.completed(too_late)
+    assert schedule.get_progress() == "+W\n"
+
+
+def test_a_worker_that_returns_goes_on_with_what_is_its_own_and_lets_go_of_the_rest() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 4, rules=Rules(lease=10, max_losses=1)), "a", "b")
+    kept, dropped = take(schedule, "a"), take(schedule, "a")
+    other = take(schedule, "b")
+    stale = schedule.join("a", "a", [kept, other, Attempt(7, 2000, 4, "vort_track")], now=8)
+    assert stale == (other, Attempt(7, 2000, 4, "vort_track"))
+    assert schedule.get_progress() == "WTW-\n"
+    assert schedule.held("a") == (kept,)
+    assert not schedule.completed(dropped)
+    schedule.heard("b", 8)
+    assert schedule.tick(17.9) == ()
+    # It lives: not a loss, of which one would have been enough.
+    assert take(schedule, "b", 8) == Attempt(2, 2000, 2, "vort_track")
+
+
+def test_a_worker_that_returns_after_its_lease_keeps_what_has_not_gone_out_again() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 2, rules=Rules(lease=10, max_losses=2)), "a", "b")
+    attempts = (take(schedule, "a"), take(schedule, "a"))
+    schedule.tick(10)
+    take(schedule, "b", 10)
+    assert schedule.join("a", "a", attempts, now=11) == attempts[:1]
+    assert schedule.held("a") == attempts[1:]
+    # Nor was it lost: it takes two losses from here.
+    assert schedule.leave("a", now=12, ended=True) == attempts[1:]
+    assert schedule.get_progress() == "WT\n"
+
+
+def test_another_process_of_the_same_name_proves_nothing_about_the_one_before() -> None:
+    schedule = PyroTaskSchedule(2000, 2000, 2, rules=Rules(lease=10))
+    schedule.join("a", "a.1", now=0)
+    held = take(schedule, "a.1")
+    assert schedule.join("a", "a.2", [held], now=1) == (held,)
+    assert schedule.held("a.1") == (held,)
+    assert take(schedule, "a.2", 1).ensemble_member == 2
+    schedule.leave("a.1", now=1, ended=False)
+    schedule.heard("a.2", 9)
+    assert schedule.tick(10) == (held,)
+
+
+def test_workers_that_come_and_go_leave_nothing_behind() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=Rules(lease=10, max_losses=99)), "a")
+    for number in range(60):
+        schedule.join("b", f"b.{number}", now=20 * number)
+        take(schedule, f"b.{number}", 20 * number)
+        schedule.leave(f"b.{number}", now=20 * number, ended=number % 2 == 0)
+        schedule.tick(20 * number + 10)
+    assert [holder.incarnation for holder in schedule._holders] == ["a"]
+
+
+def test_a_task_that_is_lost_with_its_worker_too_often_is_given_up_and_says_with_whom() -> None:
+    schedule = PyroTaskSchedule(2000, 2000, 1, rules=Rules(max_losses=3, max_attempts=1, lease=10))
+    for number, worker in enumerate("abc"):
+        schedule.join(worker, worker, now=0)
+        attempt = take(schedule, worker)
+        if number == 1:
+            schedule.tick(10)
+        else:
+            schedule.leave(worker, now=0, ended=True, reason="killed")
+        schedule.leave(worker, now=0, ended=True)
+    assert schedule.get_progress() == "F\n"
+    assert schedule.done
+    ((_, (failure,)),) = schedule.failures()
+    assert failure == Failure(
+        attempt, "lost", "c", "lost with its worker 3 times: a (killed); b (no answer for 10 s); c (killed)"
+    )
+
+
+def test_tasks_that_may_break_their_workers_do_not_share_one() -> None:
+    schedule = PyroTaskSchedule(2000, 2000, 3)
+    for number in range(2):
+        schedule.join("a", f"a.{number}", now=0)
+        assert members_of([take(schedule, f"a.{number}"), take(schedule, f"a.{number}")]) == [1, 2]
+        schedule.leave(f"a.{number}", now=0, ended=True)
+    begin(schedule, "b", "c")
+    assert members_of([take(schedule, "b"), take(schedule, "b"), take(schedule, "c")]) == [1, 3, 2]
+
+
+# --- quarantine
+
+
+def test_a_worker_that_fails_everything_is_quarantined_and_the_tasks_pay_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 5, rules=Rules(max_attempts=1)), "bad", "good")
+    running = [take(schedule, "bad") for _ in range(4)]
+    for attempt in running[:2]:
+        schedule.failed(attempt, "no disk", now=0)
+    assert schedule.get_progress() == "FFWW-\n"
+    assert schedule.left == 3
+    schedule.timed_out(running[2], "slow disk", now=0)
+    assert schedule.quarantined == {"bad": "failed 3 different tasks in a row, at last 2000 member 3: slow disk"}
+    assert "worker bad gets no more work" in caplog.text
+    assert schedule.usable == {"good"}
+    assert schedule.get_progress() == "---W-\n"
+    assert schedule.next_assignment("bad", now=0) == ()
+    # What it was at counts no more than the rest.
+    schedule.failed(running[3], "no disk", now=0)
+    forgiven = schedule.take_forgiven()
+    assert [one.attempt for one in forgiven] == running
+    assert all(one.forgiven for one in forgiven)
+    assert schedule.take_forgiven() == ()
+    assert all(schedule.completed(take(schedule, "good")) for _ in range(5))
+    assert [reasons for _, reasons in schedule.failures()] == [(one,) for one in forgiven]
+
+
+def test_a_worker_that_completes_a_task_now_and_then_is_no_bad_worker() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 40, rules=Rules(max_attempts=1)), "a", "b")
+    for number in range(40):
+        attempt = take(schedule, "a")
+        if number % 3:
+            schedule.failed(attempt, "no", now=0)
+        else:
+            schedule.completed(attempt)
+    assert schedule.quarantined == {}
+
+
+def test_one_task_that_fails_again_and_again_makes_no_bad_worker() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 1, rules=Rules(max_attempts=9)), "a")
+    for _ in range(8):
+        schedule.failed(take(schedule, "a"), "no", now=0)
+    schedule.join("b", "b", now=0)
+    assert schedule.quarantined == {}
+
+
+def test_the_last_worker_is_not_quarantined_before_another_one_comes() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 6, rules=Rules(max_attempts=1)), "bad")
+    for _ in range(5):
+        schedule.failed(take(schedule, "bad"), "no", now=0)
+    assert schedule.quarantined == {}
+    assert schedule.get_progress() == "FFFFF-\n"
+    schedule.join("good", "good", now=0)
+    assert list(schedule.quarantined) == ["bad"]
+    assert schedule.get_progress() == "------\n"
+    schedule.leave("good", now=0, ended=True)
+    assert schedule.next_assignment("bad", now=0) == ()
+
+
+def test_a_bad_worker_that_is_started_again_may_try_again() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 9), "bad", "good")
+    for _ in range(3):
+        schedule.failed(take(schedule, "bad"), "no", now=0)
+    schedule.join("bad", "bad", now=0)
+    assert schedule.next_assignment("bad", now=0) == ()
+    schedule.join("bad", "mended", now=0)
+    assert schedule.quarantined == {}
+    assert take(schedule, "mended").number == 2
+
+
+def test_a_failure_elsewhere_is_not_forgiven_with_the_rest() -> None:
+    schedule = begin(PyroTaskSchedule(2000, 2000, 4), "bad", "good")
+    for _ in range(2):
+        schedule.failed(take(schedule, "bad"), "no", now=0)
+    attempts = [take(schedule, "good") for _ in range(4)]
+    assert attempts[2] == Attempt(2, 2000, 1, "vort_track")
+    schedule.failed(attempts[2], "no", now=0)
+    assert schedule.left == 3
+    schedule.failed(attempts[0], "no", now=0)
+    schedule.failed(take(schedule, "bad"), "no", now=0)
+    assert list(schedule.quarantined) == ["bad"]
+    # What has failed on the good one as well is tried again there, as there is no other.
+    assert schedule.get_progress() == "FW-W\n"
+    assert schedule.left == 4
+    assert members_of([take(schedule, "good"), take(schedule, "good")]) == [3, 1]
+
+
+# --- size
 
 
 class CountingCodes(bytearray):
@@ -244,17 +510,17 @@ class CountingCodes(bytearray):
 
 
 def test_handing_out_100_000_tasks_scans_nothing() -> None:
-    schedule = PyroTaskSchedule(1000, 1999, 100)
+    schedule = begin(PyroTaskSchedule(1000, 1999, 100), "a")
     schedule._codes = CountingCodes(schedule._codes)
     CountingCodes.looked_at = 0
     for number in count():
-        assignment = schedule.next_assignment("a")
+        assignment = schedule.next_assignment("a", now=0)
         if not assignment:
             break
         (attempt,) = assignment
         # Some fail once, some are lost once, and come back in another place of the order.
         if attempt.number == 1 and number % 10 == 0:
-            schedule.failed(attempt, "no")
+            schedule.failed(attempt, "no", now=0)
         elif attempt.number == 1 and number % 10 == 5:
             schedule.lost(attempt)
         else:
@@ -264,8 +530,6 @@ def test_handing_out_100_000_tasks_scans_nothing() -> None:
 
 
 def test_a_million_tasks_take_little_room() -> None:
-    import tracemalloc
-
     tracemalloc.start()
     schedule = PyroTaskSchedule(1000, 1999, 1000)
     _, peak = tracemalloc.get_traced_memory()
@@ -274,103 +538,166 @@ def test_a_million_tasks_take_little_room() -> None:
     assert peak < 20e6
 
 
-YEARS, MEMBERS, MAX_ATTEMPTS = (2000, 2003), (2, 5, 6), 2
+YEARS, MEMBERS = (2000, 2003), (2, 5, 6)
 KEYS = [(year, member) for year in YEARS for member in MEMBERS]
+RULES = Rules(max_attempts=2, max_losses=3, worker_strikes=2, retry_delay=1.0, lease=10.0)
+PROCESSES = {"a.1": "a", "a.2": "a", "b.1": "b", "c.1": "c"}
 
 
 class ScheduleMachine(RuleBasedStateMachine):
-    """The schedule against a plain model, under events in any order, stale and doubled ones among them."""
+    """The schedule under events in any order, stale and doubled ones among them, and a record such as a store keeps."""
 
     @initialize()
     def begin(self) -> None:
-        self.schedule = PyroTaskSchedule(years=YEARS, members=MEMBERS, max_attempts=MAX_ATTEMPTS)
-        self.status = dict.fromkeys(KEYS, "outstanding")
-        self.current: dict[tuple[int, int], Attempt] = {}
-        self.made = dict.fromkeys(KEYS, 0)
-        self.strikes = dict.fromkeys(KEYS, 0)
-        self.workers: dict[Attempt, str] = {}
-        self.orphans: list[tuple[int, int]] = []
-        self.retries: list[tuple[int, int]] = []
-        self.failed_at: dict[tuple[int, int], str] = {}
+        self.schedule = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES)
+        self.now = 0.0
         self.known: list[Attempt] = []
-        self.completions = dict.fromkeys(KEYS, 0)
+        self.latest = dict.fromkeys(KEYS, 0)
+        self.holder: dict[Attempt, str] = {}
+        self.late: set[Attempt] = set()
+        self.complete: set[tuple[int, int]] = set()
 
-    def outstanding(self) -> list[tuple[int, int]]:
-        return [key for key in KEYS if self.status[key] == "outstanding"]
+    def key(self, attempt: Attempt) -> tuple[int, int]:
+        return attempt.year, attempt.ensemble_member
 
-    @rule(worker=st.sampled_from("ab"), others=st.booleans())
-    def hand_out(self, worker: str, others: bool) -> None:
-        retries = [key for key in self.retries if not (others and self.failed_at[key] == worker)]
-        candidates = self.orphans or self.outstanding() or retries
-        assignment = self.schedule.next_assignment(worker, others=others)
-        if not candidates:
-            assert assignment == ()
-            return
-        expected = candidates[0]
-        self.made[expected] += 1
-        assert assignment == (Attempt(self.made[expected], *expected, "vort_track"),)
-        assert expected not in self.current
-        self.current[expected] = assignment[0]
-        self.workers[assignment[0]] = worker
-        self.status[expected] = "working"
-        self.orphans = [key for key in self.orphans if key != expected]
-        self.retries = [key for key in self.retries if key != expected]
-        self.known.append(assignment[0])
+    def lose(self, attempts: tuple[Attempt, ...]) -> None:
+        for attempt in attempts:
+            del self.holder[attempt]
+            self.late.add(attempt)
+
+    @rule(incarnation=st.sampled_from(sorted(PROCESSES)), data=st.data())
+    def join(self, incarnation: str, data: st.DataObject) -> None:
+        running = data.draw(st.lists(st.sampled_from(self.known), unique=True)) if self.known else []
+        held = {attempt for attempt, by in self.holder.items() if by == incarnation}
+        stale = self.schedule.join(PROCESSES[incarnation], incarnation, running, now=self.now)
+        kept = set(self.schedule.held(incarnation))
+        assert set(running) == kept | set(stale)
+        for attempt in held - kept:
+            del self.holder[attempt]
+        for attempt in kept - held:
+            assert attempt in self.late
+            self.late.remove(attempt)
+            self.holder[attempt] = incarnation
+
+    @rule(incarnation=st.sampled_from(sorted(PROCESSES)), ended=st.booleans())
+    def leave(self, incarnation: str, ended: bool) -> None:
+        held = {attempt for attempt, by in self.holder.items() if by == incarnation}
+        lost = self.schedule.leave(incarnation, now=self.now, ended=ended, reason="gone")
+        assert set(lost) == (held if ended else set())
+        self.lose(lost)
+
+    @rule(incarnation=st.sampled_from(sorted(PROCESSES)))
+    def heard(self, incarnation: str) -> None:
+        self.schedule.heard(incarnation, self.now)
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
+    def tick(self, seconds: float) -> None:
+        before = self.schedule.next_change(self.now)
+        self.now += seconds
+        lost = self.schedule.tick(self.now)
+        assert not lost or before <= seconds
+        assert self.schedule.next_change(self.now) > 0
+        self.lose(lost)
+
+    @rule(incarnation=st.sampled_from(sorted(PROCESSES)))
+    def hand_out(self, incarnation: str) -> None:
+        usable = self.schedule.usable
+        for attempt in self.schedule.next_assignment(incarnation, now=self.now):
+            assert PROCESSES[incarnation] in usable
+            key = self.key(attempt)
+            assert attempt.number == self.latest[key] + 1
+            assert key not in map(self.key, self.holder)
+            self.latest[key] = attempt.number
+            self.late = {one for one in self.late if self.key(one) != key}
+            self.holder[attempt] = incarnation
+            self.known.append(attempt)
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), event=st.sampled_from(["complete", "failure", "timeout", "lost", "orphaned"]))
+    @rule(data=st.data(), event=st.sampled_from(["complete", "failure", "timeout", "permanent", "lost"]))
     def answer(self, data: st.DataObject, event: str) -> None:
         attempt = data.draw(st.sampled_from(self.known))
-        key = (attempt.year, attempt.ensemble_member)
-        is_current = self.current.get(key) == attempt
         if event == "complete":
             accepted = self.schedule.completed(attempt)
+            assert accepted == (attempt in self.holder or attempt in self.late)
+            self.late.discard(attempt)
         elif event == "lost":
             accepted = self.schedule.lost(attempt)
-        elif event == "orphaned":
-            accepted = self.schedule.orphaned(attempt)
+        elif event == "timeout":
+            accepted = self.schedule.timed_out(attempt, "reason", now=self.now)
         else:
-            fail = self.schedule.failed if event == "failure" else self.schedule.timed_out
-            accepted = fail(attempt, "reason")
-        assert accepted == is_current
-        if not accepted:
-            return
-        del self.current[key]
-        self.status[key] = {"lost": "outstanding", "orphaned": "timeout"}.get(event, event)
-        if event == "orphaned":
-            self.orphans.append(key)
-        self.completions[key] += event == "complete"
-        if event in ("failure", "timeout"):
-            self.strikes[key] += 1
-            if self.strikes[key] < MAX_ATTEMPTS:
-                self.retries.append(key)
-                self.failed_at[key] = self.workers[attempt]
-
-    @rule(key=st.sampled_from(KEYS), status=st.sampled_from(STATUSES))
-    def set_by_hand(self, key: tuple[int, int], status: str) -> None:
-        self.schedule.find(*key).status = status
-        self.status[key] = status
-        self.current.pop(key, None)
-        self.orphans = [other for other in self.orphans if other != key]
-        self.retries = [other for other in self.retries if other != key]
-        self.completions[key] = int(status == "complete")
+            accepted = self.schedule.failed(attempt, "reason", now=self.now, permanent=event == "permanent")
+        if event != "complete":
+            assert accepted == (attempt in self.holder)
+        if accepted:
+            self.holder.pop(attempt, None)
+            if event == "complete":
+                self.complete.add(self.key(attempt))
 
     @invariant()
-    def agrees(self) -> None:
-        task = self.schedule.get_next_outstanding()
-        following = self.outstanding()
-        assert (None if task is None else (task.year, task.ensemble_member)) == (following[0] if following else None)
-        assert self.schedule.counts == {name: list(self.status.values()).count(name) for name in STATUSES}
-        rows = ["".join(GLYPHS[self.status[year, member]] for member in MEMBERS) for year in YEARS]
-        assert self.schedule.get_progress() == "".join(f"{row}\n" for row in rows)
-        assert self.schedule.left == sum(
-            status in ("outstanding", "working") or key in self.orphans or key in self.retries
-            for key, status in self.status.items()
-        )
+    def adds_up(self) -> None:
+        signs = Counter(self.schedule.get_progress().replace("\n", ""))
+        assert self.schedule.counts == {status: signs[sign] for status, sign in GLYPHS.items()}
+        assert sum(self.schedule.counts.values()) == len(self.schedule) == len(KEYS)
         assert self.schedule.done == (self.schedule.left == 0)
-        assert max(self.completions.values()) <= 1
-        kept = {(task.year, task.ensemble_member): len(failures) for task, failures in self.schedule.failures()}
-        assert kept == {key: strikes for key, strikes in self.strikes.items() if strikes}
+        held = {attempt: one for one in PROCESSES for attempt in self.schedule.held(one)}
+        assert held == self.holder
+        assert signs["W"] == len(held)
+        for key in KEYS:
+            assert (self.schedule.find(*key).status == "complete") == (key in self.complete)
+        assert self.schedule.usable.isdisjoint(self.schedule.quarantined)
+
+    @invariant()
+    def all_that_is_left_can_be_done(self) -> None:
+        schedule = copy.deepcopy(self.schedule)
+        done = schedule.counts["complete"] + schedule.left
+        for attempt in self.holder:
+            assert schedule.completed(attempt)
+        schedule.join("d", "d.1", now=self.now)
+        done += schedule.left - self.schedule.left + len(self.holder)  # what joining has let be forgiven
+        while assignment := schedule.next_assignment("d.1", now=self.now + 1e3):
+            assert schedule.completed(assignment[0])
+        assert schedule.done
+        assert schedule.counts["complete"] == done
+        for task, failures in schedule.failures():
+            if task.status != "complete":
+                counted = [one for one in failures if not one.forgiven]
+                assert len(counted) >= RULES.max_attempts or any(
+                    one.permanent or one.status == "lost" for one in counted
+                )
+
+    @invariant()
+    def is_restored_as_it_was(self) -> None:
+        restored = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES)
+        failures = {(task.year, task.ensemble_member): kept for task, kept in self.schedule.failures()}
+        held = {self.key(attempt): (attempt.number, PROCESSES[by], by) for attempt, by in self.holder.items()}
+        for key, made in self.latest.items():
+            restored.restore(
+                *key,
+                attempts=made,
+                complete=key in self.complete,
+                failures=[one for one in failures.get(key, ()) if one.status != "lost"],
+                held=held.get(key),
+                now=self.now,
+            )
+        # Losses of before do not count: what was given up for them is outstanding.
+        broke = {key for key, kept in failures.items() if kept[-1].status == "lost" and key not in self.complete}
+        assert restored.left == self.schedule.left + len(broke)
+        for key in KEYS:
+            here, there = self.schedule.find(*key).status, restored.find(*key).status
+            lost = any(self.key(attempt) == key for attempt in self.known) and here == "timeout"
+            assert there == here or ((lost or key in broke) and there == "outstanding")
+        given_up = {
+            key: number
+            for key, kept in failures.items()
+            if key not in self.complete and (number := sum(one.status != "lost" for one in kept))
+        }
+        assert {
+            (task.year, task.ensemble_member): len(kept)
+            for task, kept in restored.failures()
+            if (task.year, task.ensemble_member) not in self.complete
+        } == given_up
+        for incarnation in PROCESSES:
+            assert set(restored.held(incarnation)) == set(self.schedule.held(incarnation))
 
 
 ScheduleMachine.TestCase.settings = settings(derandomize=True, deadline=None, max_examples=100, stateful_step_count=40)
