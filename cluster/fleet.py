@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from stormtracks.cluster.errors import ClusterError, HostError
+from stormtracks.cluster.host import CERTIFICATE_WANTED, digest_of
 from stormtracks.cluster.pyro_nameserver import nameserver_address
 from stormtracks.cluster.ssh import Answer, RemoteHost, read_ssh_config
+from stormtracks.cluster.wire.certificates import HostCertificate, host_certificate, make_certificates
+from stormtracks.cluster.wire.credentials import wants_certificates
+from stormtracks.errors import StormtracksError
 from stormtracks.settings.campaign import CampaignSettings, HostSettings
 from stormtracks.settings.errors import SettingsError
 from stormtracks.settings.load import load_settings
@@ -30,6 +34,7 @@ AT_A_TIME = 32
 DRAIN_SECONDS = 30.0
 """How long a worker may take to end by itself, unless told otherwise."""
 INSTALL_SECONDS = 900.0
+COPY_SECONDS = 60.0
 START_SECONDS = 15.0
 """How long a starter waits for a worker to listen."""
 
@@ -99,10 +104,14 @@ class Fleet:
         self._cluster = campaign.cluster
         self._worker = tuple(worker)
         self._nameserver = nameserver_of(campaign)
+        self._certified = wants_certificates(campaign)
         self._config = read_ssh_config()
 
     def start(self, *, wheel: Path | None = None) -> Iterator[HostReport]:
         """Start the worker of every host where it does not run yet; reports come as hosts answer.
+
+        Where the parts of the campaign prove themselves to each other, certificates are made that are not there, and
+        each host gets what it lacks.
 
         Parameters
         ----------
@@ -112,10 +121,14 @@ class Fleet:
         Raises
         ------
         ClusterError
-            If there is no such wheel.
+            If there is no such wheel, or the campaign's certificates cannot be used.
+        ResultsError
+            If certificates cannot be written.
         """
         if wheel is not None and not (wheel.is_file() and wheel.suffix == ".whl"):
             raise ClusterError(f"{wheel} is no wheel", remedy="make one with: python -m build --wheel")
+        if self._certified:
+            make_certificates(self._campaign)
         return self._ask_all(partial(self._start, wheel=wheel))
 
     def stop(self, *, force: bool = False, wait: float = DRAIN_SECONDS) -> Iterator[HostReport]:
@@ -156,7 +169,23 @@ class Fleet:
         if self._cluster.insecure:
             command += ["--insecure"]
         order = {"command": command, "listen": host.address, "nameserver": self._nameserver, "wait": START_SECONDS}
-        return self._order(remote, host, "start", order, wait=START_SECONDS)
+
+        def ask(certificate: HostCertificate | None) -> Mapping[str, Any]:
+            terms = certificate and {"digest": digest_of(certificate.files), "names": sorted(certificate.names)}
+            return self._order(remote, host, "start", order | {"certificate": terms}, wait=START_SECONDS)
+
+        found = ask(host_certificate(self._campaign, host.name) if self._certified else None)
+        if found["what"] == CERTIFICATE_WANTED:
+            certificate = host_certificate(self._campaign, host.name, also=found["address"])
+            for name, content in certificate.files.items():
+                remote.write_private(content, f"{found['folder']}/{name}", seconds=COPY_SECONDS)
+            found = ask(certificate)
+        if found["what"] == CERTIFICATE_WANTED:
+            raise HostError(
+                f"its certificate was copied to {found['folder']}, and is not there",
+                remedy="see that no other pyro_starter is at this worker, and that the disk keeps what is written",
+            )
+        return found
 
     def _stop(self, remote: RemoteHost, host: HostSettings, *, force: bool, wait: float) -> Mapping[str, Any]:
         return self._order(remote, host, "stop", {"force": force, "wait": wait}, wait=wait)
@@ -187,7 +216,7 @@ class Fleet:
         """Have `stormtracks.cluster.host` carry out an order on a host."""
         whose = {"campaign": self._campaign.name, "host": host.name, "log_folder": self._log_folder}
         command = [*self._python(host), *HOST_PROGRAM, verb, json.dumps({**order, **whose})]
-        answer = remote.run(command, seconds=max(self._cluster.silence, _LEAST_BOUND) + wait)
+        answer = remote.run(command, seconds=max(self._cluster.given_up_after, _LEAST_BOUND) + wait)
         try:
             found: Any = json.loads(answer.output.strip().rpartition("\n")[2])
         except ValueError:
@@ -259,7 +288,7 @@ def run_on_hosts(program: str, campaign_file: Path, ask: Callable[[Fleet], Itera
         reports = ask(Fleet(campaign))
         width = max(len(host.name) for host in campaign.cluster.hosts)
         return 0 if print_reports(reports, sys.stdout, width=width) else 1
-    except (ClusterError, SettingsError) as error:
+    except (StormtracksError, SettingsError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         return 2
     except KeyboardInterrupt:

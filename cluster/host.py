@@ -9,6 +9,7 @@ the machine are those of that file, so that a number that is used again is nobod
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import ipaddress
 import json
 import os
@@ -24,52 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from stormtracks.cluster.errors import HostError
+from stormtracks.cluster.process import Process
+from stormtracks.cluster.wire.address import plain_host
 from stormtracks.errors import StormtracksError
 from stormtracks.publish import make_folder, publish, storage_error
 
-__all__ = ["Process", "WorkerFiles", "check", "main", "reached_by", "start", "stop"]
+__all__ = ["CERTIFICATE_WANTED", "WorkerFiles", "check", "digest_of", "main", "reached_by", "start", "stop"]
+
+CERTIFICATE_WANTED = "certificate wanted"
+"""What `start` answers when it lacks the files with which a worker proves itself."""
 
 _POLL = 0.05
 _BUSY = 10.0
 _LAST_WAIT = 10.0
 _SETTLE = 0.5
 """Seconds a worker must live once it listens, for it may find then that there is another of its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process that cannot be mistaken for another: a number is used again, but not with the same start and boot.
-
-    Parameters
-    ----------
-    pid : int
-    started : int
-        When, in clock ticks after the boot.
-    boot : str
-        The kernel's name for the time since it was started.
-    """
-
-    pid: int
-    started: int
-    boot: str
-
-    @classmethod
-    def find(cls, pid: int) -> Process | None:
-        """The process that has this number now, if it still runs."""
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        # The name of the program stands in parentheses and may hold anything, even these.
-        fields = stat.rpartition(")")[2].split()
-        state, started = fields[0], int(fields[19])
-        return None if state in "ZX" else cls(pid, started, boot)
-
-    @property
-    def runs(self) -> bool:
-        """Whether this very process still runs."""
-        return Process.find(self.pid) == self
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +67,11 @@ class WorkerFiles:
     def state(self) -> Path:
         """Which process the worker is, as JSON; there is none while none was started."""
         return self.folder / f"{self.campaign}.{self.host}.json"
+
+    @property
+    def certificates(self) -> Path:
+        """Folder of what the worker proves itself with; there is none while it need not, or was stopped."""
+        return self.folder / f"{self.campaign}.{self.host}.certs"
 
     def read(self) -> Process | None:
         """The process that was started, whether or not it still runs.
@@ -166,7 +141,14 @@ def start(order: Mapping[str, Any]) -> dict[str, Any]:
     order : mapping
         ``campaign``, ``host``, ``log_folder``; ``command``: what python is to run; ``listen``: the address for its
         ``--listen``, none for the one by which ssh came here; ``nameserver``: HOST:PORT; ``wait``: seconds to wait for
-        it to listen.
+        it to listen; ``certificate``: none for plain text, or the ``digest`` of the files with which it is to prove
+        itself, and the ``names`` that these are for.
+
+    Returns
+    -------
+    dict
+        ``what`` was done and, in detail, with which process; or that a certificate is wanted in a ``folder``, for an
+        ``address``.
 
     Raises
     ------
@@ -178,7 +160,13 @@ def start(order: Mapping[str, Any]) -> dict[str, Any]:
     files = _files_of(order)
     client, server = reached_by(os.environ)
     _check_nameserver(order["nameserver"], client, server)
-    command = [sys.executable, *order["command"], "--listen", order["listen"] or server]
+    listen = order["listen"] or server
+    command = [sys.executable, *order["command"], "--listen", listen]
+    if certificate := order.get("certificate"):
+        if not _is_certified(files, certificate, listen):
+            folder = _make_room_for_certificates(files)
+            return {"what": CERTIFICATE_WANTED, "folder": str(folder), "address": listen}
+        command += ["--certificates", str(files.certificates)]
     with files.locked():
         old = files.read()
         if old and old.runs:
@@ -222,11 +210,13 @@ def stop(order: Mapping[str, Any]) -> dict[str, Any]:
     """
     files = _files_of(order)
     if not files.state.exists():
+        _remove_certificates(files)
         return _done("not running", detail="nothing of this campaign was started here, or it was stopped")
     with files.locked():
         process = files.read()
         if process is None or not process.runs:
             files.state.unlink(missing_ok=True)
+            _remove_certificates(files)
             pid = process.pid if process else 0
             other = ", and its number is another process's now, which was left alone" if Process.find(pid) else ""
             return _done("not running", detail=f"the worker, pid {pid}, has ended by itself{other}")
@@ -246,6 +236,7 @@ def stop(order: Mapping[str, Any]) -> dict[str, Any]:
                     remedy="it waits for a disk or a device that does not answer: see to that on the host",
                 )
         files.state.unlink(missing_ok=True)
+        _remove_certificates(files)
     return _done(how, pid=process.pid)
 
 
@@ -255,34 +246,38 @@ def check(order: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     order : mapping
-        ``host``; ``results_root`` and ``proof``, the proof that was left in it; ``data_root`` and ``fingerprint``, as
-        it is where the campaign is managed; ``leave_out``: what of it does not count; ``log_folder``.
+        ``results_root`` and ``proof``, the proof that was left in it; ``data_root`` and ``fingerprint``, as it is where
+        the campaign is managed; ``leave_out``: what of it does not count; ``campaign``, ``host``, ``log_folder``.
 
     Returns
     -------
     dict
         ``versions``; ``problems``: what is wrong and the remedy, by the name of what was looked at; ``free``: bytes of
-        disk free for results, where they can be seen; ``time``: seconds since 1970.
+        disk free for results, where they can be seen; ``time``: seconds since 1970; ``certificate``: until when the
+        worker's is valid, if it has one.
     """
     # Imported here, so that a host where the worker's own imports fail says so.
     from stormtracks.cluster.pyro_worker import versions
     from stormtracks.cluster.roots import check_data_root, check_results_root
 
-    host, results, data = order["host"], Path(order["results_root"]), Path(order["data_root"])
+    results, data = Path(order["results_root"]), Path(order["data_root"])
     leave_out = [Path(path) for path in order["leave_out"]]
     looks: dict[str, Callable[[], object]] = {
-        "results root": lambda: check_results_root(results, order["proof"], host),
-        "data root": lambda: check_data_root(data, order["fingerprint"], host, leave_out=leave_out),
+        "results root": lambda: check_results_root(results, order["proof"]),
+        "data root": lambda: check_data_root(data, order["fingerprint"], leave_out=leave_out),
         "log folder": lambda: _check_log_folder(Path(order["log_folder"]).absolute()),
+        "certificate": lambda: _certificate_in(_files_of(order).certificates),
     }
+    seen: dict[str, object] = {}
     problems: dict[str, list[str]] = {}
     for name, look in looks.items():
         try:
-            look()
+            seen[name] = look()
         except StormtracksError as error:
             problems[name] = [error.what, error.remedy]
     free = shutil.disk_usage(results).free if results.is_dir() else None
-    return {"versions": versions(), "problems": problems, "free": free, "time": time.time()}
+    found = {"versions": versions(), "problems": problems, "free": free, "time": time.time()}
+    return {**found, "certificate": seen.get("certificate", "")}
 
 
 # --- their parts
@@ -308,6 +303,47 @@ def _is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """sha256 of files by name and content."""
+    total = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        total.update(f"{name} {len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+def _is_certified(files: WorkerFiles, certificate: Mapping[str, Any], listen: str) -> bool:
+    """Whether the files are here with which a worker is to prove itself, and are good for where it listens."""
+    if plain_host(listen) not in certificate["names"] or not files.certificates.is_dir():
+        return False
+    there = {path.name: path.read_bytes() for path in files.certificates.iterdir()}
+    return bool(digest_of(there) == certificate["digest"])
+
+
+def _make_room_for_certificates(files: WorkerFiles) -> Path:
+    """A new, empty folder that only its owner can enter."""
+    make_folder(files.folder)
+    _remove_certificates(files)
+    try:
+        files.certificates.mkdir(mode=0o700)
+    except OSError as error:
+        raise storage_error("make the folder", files.certificates, error) from error
+    return files.certificates
+
+
+def _remove_certificates(files: WorkerFiles) -> None:
+    """Leave no key behind; the next start brings it again."""
+    shutil.rmtree(files.certificates, ignore_errors=True)
+
+
+def _certificate_in(folder: Path) -> str:
+    """Until which day the certificate in a folder is valid; nothing if there is none."""
+    if not folder.is_dir():
+        return ""
+    from stormtracks.cluster.wire.credentials import credentials_in
+
+    return f"{credentials_in(folder).ends:%Y-%m-%d}"
 
 
 def _check_log_folder(folder: Path) -> None:

@@ -14,7 +14,18 @@ from stormtracks.settings.campaign import CampaignSettings
 
 __all__ = ["COLUMNS", "Inspection", "Problem", "inspect_hosts", "print_inspection"]
 
-COLUMNS = ("reached", "stormtracks", "numpy", "Python", "data root", "results root", "log folder", "clock", "free")
+COLUMNS = (
+    "reached",
+    "stormtracks",
+    "numpy",
+    "Python",
+    "data root",
+    "results root",
+    "log folder",
+    "certificate",
+    "clock",
+    "free",
+)
 """What is looked at on each host."""
 
 CLOCK_LIMIT = 5.0
@@ -86,6 +97,9 @@ def _inspection(report: HostReport, ours: Mapping[str, str]) -> Inspection:
         problems.append(Problem("clock", f"its clock is {abs(clock):.0f} s {way} this machine's", remedy))
     cells = dict.fromkeys(COLUMNS, "ok") | {"reached": "yes"} | found["versions"]
     cells |= {problem.column: _BAD for problem in problems if cells[problem.column] == "ok"}
+    if cells["certificate"] == "ok":
+        # Not there yet: the starter brings it. Nor is it where all stays on one machine, or is in plain text.
+        cells["certificate"] = found["certificate"] or "-"
     cells["clock"] = f"{clock:+.1f} s"
     cells["free"] = "-" if found["free"] is None else f"{found['free'] / 2**30:.1f} GiB"
     return Inspection(report.host, cells, problems)

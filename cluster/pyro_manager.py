@@ -8,11 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stormtracks.cluster.board import make_board
-from stormtracks.cluster.campaign import exit_status, run_campaign
 from stormtracks.errors import StormtracksError
 from stormtracks.settings.errors import SettingsError
-from stormtracks.settings.load import load_settings
 
 __all__ = ["main"]
 
@@ -27,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     3: no worker came, or none was left; 130: stopped by Ctrl-C.
     """
     parser = argparse.ArgumentParser(
-        prog="pyro_manager", description="Manage the workers of a campaign until it is done."
+        prog="pyro_manager",
+        description="Manage the workers of a campaign until it is done.",
+        epilog="Ctrl-C lets the tasks that run end, a second one cancels them; the same command goes on.",
     )
     parser.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (results.root)")
@@ -39,15 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {"run.backend": "pyro"} | ({"results.root": arguments.out} if arguments.out else {})
     resume = ["pyro_manager", str(arguments.campaign), *(["--out", str(arguments.out)] if arguments.out else [])]
     try:
+        # Imported here, as it takes long enough for a Ctrl-C.
+        from stormtracks.cluster.board import make_board
+        from stormtracks.cluster.campaign import exit_status, run_campaign
+        from stormtracks.settings.load import load_settings
+
         campaign = load_settings(arguments.campaign, command_line=given).campaign
         board = make_board("json" if arguments.json else "quiet" if arguments.quiet else "auto", sys.stdout)
-        summary = run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume))
+        return exit_status(run_campaign(campaign, board, replace=arguments.replace, resume=shlex.join(resume)))
     except (StormtracksError, SettingsError) as error:
         sys.stderr.write(f"pyro_manager: {error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
-    return exit_status(summary)
 
 
 if __name__ == "__main__":

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stormtracks.cluster.errors import ClusterError
-from stormtracks.cluster.transport import Address, parse_address, start_nameserver
-from stormtracks.settings.campaign import ClusterSettings
+from stormtracks.cluster.wire.address import DEFAULT_PORT, nameserver_address, parse_address
+from stormtracks.cluster.wire.credentials import credentials_for
+from stormtracks.cluster.wire.transport import start_nameserver, use_credentials
 from stormtracks.settings.errors import SettingsError
 from stormtracks.settings.load import load_settings
 
 __all__ = ["DEFAULT_PORT", "main", "nameserver_address"]
-
-DEFAULT_PORT = 9090
-
-
-def nameserver_address(cluster: ClusterSettings) -> Address:
-    """Where the name server of a campaign is to be found: `cluster.nameserver`, or else port 9090 of `cluster.listen`.
-
-    A campaign without hosts and without a name server needs none that others can find: its manager brings its own.
-    """
-    return parse_address(cluster.nameserver) if cluster.nameserver else (cluster.listen, DEFAULT_PORT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--listen", metavar="HOST:PORT", help="default: what the campaign says")
     parser.add_argument("--insecure", action="store_true", help="allow plain text beyond this machine")
     arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     ends = (signal.SIGTERM, signal.SIGINT)
     # Waited for below; blocked from here on, so that none is missed and no thread is interrupted.
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:
-        cluster = load_settings(arguments.campaign).campaign.cluster
-        address = parse_address(arguments.listen) if arguments.listen else nameserver_address(cluster)
-        with start_nameserver(address, insecure=arguments.insecure or cluster.insecure) as service:
+        campaign = load_settings(arguments.campaign).campaign
+        insecure = arguments.insecure or campaign.cluster.insecure
+        address = parse_address(arguments.listen) if arguments.listen else nameserver_address(campaign.cluster)
+        use_credentials(None if insecure else credentials_for(campaign))
+        with start_nameserver(address, insecure=insecure) as service:
             sys.stdout.write("name server at {}:{}\n".format(*service.address))
             sys.stdout.flush()
             signal.sigwait(ends)

@@ -8,6 +8,7 @@ gone silent takes down an open connection only when the kernel gives up, which m
 from __future__ import annotations
 
 import logging
+import secrets
 import shlex
 import socket
 import threading
@@ -37,7 +38,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from stormtracks.cluster.errors import HostError
 from stormtracks.settings.campaign import ClusterSettings, HostSettings
 
-__all__ = ["Answer", "RemoteHost", "read_ssh_config"]
+__all__ = ["Answer", "RemoteHost", "places_of", "read_ssh_config"]
 
 # What goes wrong is raised and told once; without this, Python would print what paramiko logs of it besides.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -111,6 +112,11 @@ class RemoteHost:
         except (SSHException, OSError, ValueError) as error:
             raise HostError(f"its ssh configuration cannot be used: {error}", remedy="correct ~/.ssh/config") from error
 
+    @property
+    def place(self) -> str:
+        """The name or address to which ssh connects, behind the last jump host."""
+        return str(self._connection.host)
+
     def __enter__(self) -> Self:
         began = time.monotonic()
         try:
@@ -163,6 +169,27 @@ class RemoteHost:
         with self._within(seconds):
             self._connection.sftp().put(str(path), destination)
 
+    def write_private(self, content: bytes, destination: str, *, seconds: float) -> None:
+        """Put a file on the host in one step, for the eyes of its owner alone from its first byte on.
+
+        Raises
+        ------
+        HostError
+            If it cannot be written there, or not in time.
+        """
+        temporary = f"{destination}.{secrets.token_hex(8)}.tmp"
+        with self._within(seconds):
+            sftp = self._connection.sftp()
+            try:
+                with sftp.open(temporary, "wx") as file:
+                    file.chmod(0o600)
+                    file.write(content)
+                sftp.posix_rename(temporary, destination)
+            except OSError:
+                with suppress(OSError):
+                    sftp.remove(temporary)
+                raise
+
     @contextmanager
     def _within(self, seconds: float) -> Iterator[None]:
         # Some waits of paramiko have no bound of their own; all of them end when the connection does.
@@ -194,6 +221,19 @@ class RemoteHost:
 
 
 # --- how to reach a host
+
+
+def places_of(host: HostSettings, cluster: ClusterSettings, config: Config) -> set[str]:
+    """The name and the addresses by which ssh reaches a host, as far as they are known here and not to a jump host."""
+    try:
+        name = RemoteHost(host, cluster, config).place
+    except HostError:
+        return set()  # who logs in will be told
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return {name}
+    return {name, *(str(entry[4][0]).partition("%")[0] for entry in found)}
 
 
 def _hops(connection: Connection) -> list[Connection]:

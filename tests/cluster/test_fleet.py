@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -21,17 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from stormtracks.cluster.errors import ClusterError, HostError
 from stormtracks.cluster.fleet import AT_A_TIME, Fleet, HostReport, print_reports
 from stormtracks.cluster.host import Process
 from stormtracks.cluster.inspection import COLUMNS, Inspection, inspect_hosts, print_inspection
 from stormtracks.cluster.ssh import RemoteHost, read_ssh_config
+from stormtracks.cluster.wire.certificates import make_certificates
 from stormtracks.settings.campaign import CampaignSettings
 from tests.cluster.ssh_hosts import ROOT, Hosts, NamespacedHosts, make_key, until
 
 STAND_IN = str(Path(__file__).with_name("stand_in_worker.py"))
-QUICK = {"connect_timeout": 2.0, "silence": 20.0}
+QUICK = {"connect_timeout": 2.0, "lease": 20.0}
 
 
 def campaign_of(hosts: Hosts, *, changes: dict[str, dict[str, Any]] | None = None, **cluster: Any) -> CampaignSettings:
@@ -223,6 +226,54 @@ def test_reports_are_printed_as_they_come() -> None:
     assert not print_reports(reports[:], out, width=7)
     assert out.getvalue() == "north    started, pid 7\ngale-22  failed: no answer\n         remedy: look\n"
     assert print_reports(reports[:1], out, width=5)
+
+
+def test_each_host_gets_what_it_proves_itself_with_and_nothing_else(loopback: Hosts) -> None:
+    folder = loopback.shared / "certs"
+    # Nobody is asked there: that the manager listens beyond this machine is enough.
+    options = {"listen": "192.0.2.1", "certificates": str(folder)}
+    fleet = fleet_of(loopback, **options)
+    assert set(happened(fleet.start()).values()) == {"started"}
+    assert len(list(folder.glob("host.*.pem"))) == 3
+    for name in loopback.names:
+        there = loopback.logs / f"gale.{name}.certs"
+        assert terms(loopback, name)["arguments"][-4:] == ["--listen", "127.0.0.1", "--certificates", str(there)]
+        assert stat.S_IMODE(there.stat().st_mode) == 0o700
+        files = {path.name: path for path in there.iterdir()}
+        assert {key: stat.S_IMODE(path.stat().st_mode) for key, path in files.items()} == {
+            "authority.crt": 0o600,
+            "worker.pem": 0o600,
+        }
+        assert files["worker.pem"].read_bytes() == (folder / f"host.{name}.pem").read_bytes()
+    before = {path.name: path.stat().st_mtime_ns for path in loopback.logs.glob("*.certs")}
+    assert set(happened(fleet.start()).values()) == {"already running"}
+    assert {path.name: path.stat().st_mtime_ns for path in loopback.logs.glob("*.certs")} == before, "nothing is copied"
+    make_certificates(campaign_of(loopback, **options), renew=True)
+    assert set(happened(fleet.start()).values()) == {"already running"}
+    for name in loopback.names:
+        there = loopback.logs / f"gale.{name}.certs" / "worker.pem"
+        assert there.read_bytes() == (folder / f"host.{name}.pem").read_bytes()
+    assert set(happened(fleet.stop()).values()) == {"stopped"}
+    assert {path.suffix for path in loopback.logs.iterdir()} == {".log"}
+
+
+def test_an_address_that_only_the_host_knows_gets_into_its_certificate(loopback: Hosts) -> None:
+    folder = loopback.shared / "certs"
+    with (loopback.home / ".ssh" / "config").open("a", encoding="utf-8") as config:
+        # As behind a jump host: here, the name stands for nothing.
+        server = loopback.servers[0]
+        config.write(f"Host inner\n  HostName 127.0.0.1\n  Port {server.port}\n  User {server.user}\n")
+    changes = {"inner": {"python": sys.executable}}
+    fleet = fleet_of(
+        loopback, names=["north"], changes=changes, listen="192.0.2.1", certificates=str(folder), log_folder="logs"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stormtracks.cluster.ssh.places_of", lambda host, cluster, config: {host.name})
+        assert happened(fleet.start()) == {"north": "started", "inner": "started"}
+    found = x509.load_pem_x509_certificate((folder / "host.inner.pem").read_bytes())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    assert happened(fleet.stop()) == {"north": "stopped", "inner": "stopped"}
 
 
 # --- what fails

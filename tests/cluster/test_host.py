@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from stormtracks.cluster import host
 from stormtracks.cluster.errors import HostError
-from stormtracks.cluster.host import Process, WorkerFiles, start, stop
+from stormtracks.cluster.host import CERTIFICATE_WANTED, Process, WorkerFiles, digest_of, start, stop
 from stormtracks.errors import ResultsError
 from tests.cluster.ssh_hosts import ROOT, until
 
@@ -181,6 +182,44 @@ def test_a_log_folder_that_cannot_be_is_told(order: Order, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match="file"):
         start(order | {"log_folder": str(tmp_path / "file" / "logs")})
+
+
+def test_a_worker_that_must_prove_itself_is_started_with_the_files_for_that(order: Order) -> None:
+    files = {"authority.crt": b"an authority", "worker.pem": b"a certificate"}
+    asked = order | {"certificate": {"digest": digest_of(files), "names": ["127.0.0.1", "north"]}}
+    folder = files_of(order).certificates
+    for _ in range(2):
+        wanted = {"what": CERTIFICATE_WANTED, "folder": str(folder), "address": "127.0.0.1"}
+        assert start(asked) == wanted
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert list(folder.iterdir()) == []
+        assert not files_of(order).state.exists()
+        # A copy that was cut short is none.
+        (folder / "worker.pem").write_bytes(b"a cert")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    assert start(asked)["what"] == "started"
+    assert f'"--certificates", "{folder}"' in files_of(order).log.read_text(encoding="utf-8")
+    assert start(asked)["what"] == "already running"
+    # Others are wanted though it runs: those that it has may end soon, or be for another address.
+    assert start(asked | {"listen": "127.0.0.2"})["address"] == "127.0.0.2"
+    assert stop(order)["what"] == "stopped"
+    assert not folder.exists()
+
+
+def test_where_nothing_runs_no_key_is_left(order: Order) -> None:
+    start(order | {"certificate": {"digest": "", "names": []}})
+    (files_of(order).certificates / "worker.pem").touch()
+    assert stop(order)["what"] == "not running"
+    assert not files_of(order).certificates.exists()
+
+
+def test_nobody_else_prepares_the_folder_of_the_key(order: Order, tmp_path: Path) -> None:
+    files_of(order).folder.mkdir()
+    files_of(order).certificates.symlink_to(tmp_path)
+    with pytest.raises(ResultsError, match=r"gale\.north\.certs"):
+        start(order | {"certificate": {"digest": "", "names": []}})
+    assert tmp_path.exists()
 
 
 # --- stop

@@ -24,7 +24,7 @@ from stormtracks.cluster.errors import (
     TransportError,
     WorkerRefusedError,
 )
-from stormtracks.cluster.transport import (
+from stormtracks.cluster.wire.transport import (
     Connection,
     Service,
     exposed,
@@ -174,6 +174,8 @@ def test_nothing_listens_beyond_this_machine_unless_told_to(caplog: pytest.LogCa
         ("0.0.0.0", False),
         ("10.77.0.1", False),
         ("no-such-host.invalid", False),
+        ("a..b", False),
+        ("x" * 64, False),
     ],
 )
 def test_what_is_reached_from_this_machine_alone(host: str, answer: bool) -> None:
@@ -221,15 +223,15 @@ def test_noise_and_giants_are_refused_and_the_service_lives(lighthouse: tuple[Li
 
 
 def test_what_stands_in_the_environment_changes_nothing() -> None:
-    program = "import stormtracks.cluster.transport, Pyro5; print(Pyro5.config.SERIALIZER, Pyro5.config.MAX_RETRIES)"
+    program = "import stormtracks.cluster.wire.transport, Pyro5; print(Pyro5.config.SSL, Pyro5.config.SERVERTYPE)"
     found = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | {"PYRO_SERIALIZER": "marshal", "PYRO_MAX_RETRIES": "7", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYRO_SSL": "1", "PYRO_SERVERTYPE": "multiplex", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert found.stdout == "json 0\n"
+    assert found.stdout == "False thread\n"
 
 
 @pytest.mark.parametrize(("text", "address"), [("gale:9090", ("gale", 9090)), ("[::1]:80", ("::1", 80))])
