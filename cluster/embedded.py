@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import IO
 
 from stormtracks.cluster.backends.pyro import PyroBackend
+from stormtracks.cluster.errors import ListenError
 from stormtracks.cluster.pyro_nameserver import nameserver_address
-from stormtracks.cluster.transport import Address, nameserver_answers, start_nameserver
+from stormtracks.cluster.wire.credentials import credentials_for
+from stormtracks.cluster.wire.transport import Address, nameserver_answers, start_nameserver, use_credentials
 from stormtracks.settings.campaign import CampaignSettings
 
 __all__ = ["open_cluster"]
@@ -32,7 +34,8 @@ logger = logging.getLogger(__name__)
 _END_LIMIT = 10.0
 """Seconds the worker of this machine is given to end by itself."""
 _DEATHS = 3
-"""Deaths in quick succession after which the worker of this machine is not started again."""
+"""Deaths in quick succession after which the worker of this machine is not started again; one more than a task may
+cause, if that is more."""
 _YOUNG = 60.0
 """Seconds of life before which a death comes quickly."""
 _LOOK_EVERY = 0.2
@@ -40,7 +43,14 @@ _LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def open_cluster(campaign: CampaignSettings, first_years: Sequence[int], *, slots: int) -> Iterator[PyroBackend]:
+def open_cluster(
+    campaign: CampaignSettings,
+    first_years: Sequence[int],
+    *,
+    slots: int,
+    campaign_id: str | None = None,
+    epoch: int = 1,
+) -> Iterator[PyroBackend]:
     """The backend of a campaign, with all that has to be started for it, and is ended with it.
 
     Parameters
@@ -50,24 +60,40 @@ def open_cluster(campaign: CampaignSettings, first_years: Sequence[int], *, slot
         Years of the campaign that follow on none of its years.
     slots : int
         Tasks at a time for the worker of this machine, if one is started.
+    campaign_id, epoch : optional
+        As `PyroBackend` takes them.
 
     Raises
     ------
     ListenError
         If the name server cannot listen where it should.
+    CertificateError
+        If the campaign goes beyond this machine and its certificates cannot be used, or the name server that is there
+        does not trust them.
     """
     cluster = campaign.cluster
     troubles: Callable[[], Mapping[str, str]] = dict
     with ExitStack() as stack:
         if cluster.hosts or cluster.nameserver:
             nameserver = nameserver_address(cluster)
+            use_credentials(credentials_for(campaign))
             if not cluster.nameserver and not nameserver_answers(nameserver):
-                stack.enter_context(start_nameserver(nameserver, insecure=cluster.insecure))
+                try:
+                    stack.enter_context(start_nameserver(nameserver, insecure=cluster.insecure))
+                except ListenError:
+                    # Somebody else may have started one at this very moment.
+                    if not nameserver_answers(nameserver):
+                        raise
         else:
+            use_credentials(None)
             nameserver = stack.enter_context(start_nameserver((_LOOPBACK, 0))).address
             here = stack.enter_context(closing(_WorkerHere(campaign, nameserver, slots)))
             troubles = here.troubles
-        yield stack.enter_context(PyroBackend(campaign, nameserver, first_years=first_years, troubles=troubles))
+        yield stack.enter_context(
+            PyroBackend(
+                campaign, nameserver, first_years=first_years, troubles=troubles, campaign_id=campaign_id, epoch=epoch
+            )
+        )
 
 
 class _WorkerHere:
@@ -78,6 +104,7 @@ class _WorkerHere:
         self._command = [sys.executable, "-P", "-m", "stormtracks.cluster.pyro_worker", "--name", self._name]
         self._command += ["--campaign", campaign.name, "--nameserver", f"{nameserver[0]}:{nameserver[1]}"]
         self._command += ["--listen", _LOOPBACK, "--slots", str(slots), "--parent", str(os.getpid())]
+        self._deaths = max(_DEATHS, campaign.run.max_losses + 1)
         self._trouble = ""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="stormtracks-worker-here")
@@ -94,7 +121,7 @@ class _WorkerHere:
 
     def _keep(self) -> None:
         deaths = 0
-        while deaths < _DEATHS and not self._ending.is_set():
+        while deaths < self._deaths and not self._ending.is_set():
             began = time.monotonic()
             with tempfile.TemporaryFile() as log:
                 self._run(log)

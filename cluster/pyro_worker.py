@@ -1,8 +1,10 @@
 """One worker per host: it does the work that a manager hands out, in slots that are child processes of their own.
 
 A manager says `hello`, opens a session with the settings of its campaign, and then drives the worker with `exchange`
-alone. `do_work` does one task for anyone who asks, in the same slots. As a program (``pyro_worker``) it makes itself
-known to the campaign's name server, and again whenever that has forgotten it, until it is told to end.
+alone. Each call renews the session's lease; when the lease is over, what runs for it is ended. A manager that was
+started again meanwhile goes on with what runs. `do_work` does one task for anyone who asks, in the same slots. As a
+program (``pyro_worker``) it makes itself known to the campaign's name server, and again whenever that has forgotten it,
+until it is told to end.
 """
 
 from __future__ import annotations
@@ -10,48 +12,38 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import platform
 import select
-import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock
-from types import FrameType
+from threading import Event
 from typing import Any
 
-from stormtracks import __version__
+from pydantic import ValidationError
+
 from stormtracks.cluster.backends.local import LocalBackend
-from stormtracks.cluster.errors import BackendError, ClusterError, ListenError, SessionError, WorkerRefusedError
-from stormtracks.cluster.pyro_nameserver import nameserver_address
-from stormtracks.cluster.pyro_task import Attempt, Outcome, task_name
+from stormtracks.cluster.errors import BackendError, ClusterError, ListenError, WorkerRefusedError
+from stormtracks.cluster.facts import facts, versions
+from stormtracks.cluster.process import Process
+from stormtracks.cluster.pyro_task import Attempt, task_name
 from stormtracks.cluster.registration import REGISTER_EVERY, Registration, worker_name
-from stormtracks.cluster.roots import check_data_root, check_results_root
+from stormtracks.cluster.roots import changing, check_data_root, check_results_root
+from stormtracks.cluster.session import Sessions
+from stormtracks.cluster.signals import bell_on_signals
 from stormtracks.cluster.slots import SharedSlots
-from stormtracks.cluster.transport import Address, address_towards, exposed, parse_address, serve
-from stormtracks.cluster.wire import from_attempt, to_wire
+from stormtracks.cluster.wire.address import nameserver_address
+from stormtracks.cluster.wire.calls import Call, Order, ProcessThere, Work, check, from_attempt, to_process, to_running
+from stormtracks.cluster.wire.credentials import credentials_for, credentials_in
+from stormtracks.cluster.wire.transport import Address, address_towards, exposed, parse_address, serve, use_credentials
 from stormtracks.settings.campaign import CampaignSettings
 from stormtracks.settings.errors import SettingsError
 
 __all__ = ["PyroWorker", "changing", "main", "run_worker", "versions"]
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_WAIT = 60.0
-_FOLDER_FILES = ("results", "status.json")
-
-
-def versions() -> dict[str, str]:
-    """What must be the same on every host for results to be the same."""
-    return {
-        "stormtracks": __version__,
-        "numpy": version("numpy"),
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-    }
 
 
 _AT_ONCE = 2
@@ -72,7 +64,7 @@ class PyroWorker:
     campaign : CampaignSettings, optional
         What `do_work` works for while no manager has opened a session.
     task_function : str or callable
-        What a slot runs: ``function(year, ensemble_member, task, settings=..., first_years=...)``.
+        What a slot runs: ``function(year, ensemble_member, task, settings=..., first_years=..., confirm=...)``.
     """
 
     def __init__(
@@ -89,14 +81,8 @@ class PyroWorker:
         self._slot_count = slots
         self._campaign = campaign
         self._task_function = task_function
-        self._slots: SharedSlots | None = None
-        self._session = ""
-        self._owner = ""
-        self._draining = False
-        # The one guards what the worker is at; the other lets one `exchange` in at a time.
-        self._lock = Lock()
-        self._exchanging = Lock()
-        self._last_answer: tuple[str, int, dict[str, Any]] = ("", 0, {})
+        self._draining = Event()
+        self._sessions = Sessions(self._make_slots, self._draining)
 
     @exposed
     def do_work(self, year: int, ensemble_member: int, task: str) -> dict[str, Any]:
@@ -119,7 +105,8 @@ class PyroWorker:
         """
         told: dict[str, Any] = {"year": year, "ensemble_member": ensemble_member, "task": task}
         try:
-            outcome = self._slots_for_one().run(year, ensemble_member, task_name(task))
+            wanted = check(Work, {"year": year, "ensemble_member": ensemble_member, "task": task}, "do_work")
+            outcome = self._slots_for_one().run(wanted.year, wanted.ensemble_member, task_name(wanted.task))
         except ClusterError as error:
             return {**told, "status": "failure", "error": str(error), "seconds": 0.0}
         found = {"result": dict(outcome.result)} if outcome.status == "complete" else {"error": outcome.error}
@@ -127,48 +114,61 @@ class PyroWorker:
 
     @exposed
     def hello(self) -> dict[str, Any]:
-        """Who this is: ``name``, ``host``, ``pid``, ``slots``, ``incarnation``, ``versions``, ``owner``, ``draining``.
+        """Who this is: ``name``, ``host``, ``pid``, ``process``, ``incarnation``, and how many ``slots`` it has.
 
-        The incarnation is another one each time the worker is started; the owner is the manager that has the session.
+        What it computes with: ``versions``, ``facts``; the session: its ``owner``, ``campaign_id`` and ``epoch``, empty
+        while there is none; ``draining``. The incarnation is another one each time the worker is started.
         """
+        session = self._sessions.current
         return {
             "name": self.name,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "slots": self._slot_count,
+            "process": to_process(Process.own()),
             "incarnation": self.incarnation,
+            "slots": self._slot_count,
             "versions": versions(),
-            "owner": self._owner,
-            "draining": self._draining,
+            "facts": facts(),
+            "owner": session.owner if session else "",
+            "campaign_id": session.campaign_id if session else "",
+            "epoch": session.epoch if session else 0,
+            "draining": self._draining.is_set(),
         }
 
     @exposed
-    def open(self, order: dict[str, Any]) -> None:
-        """Begin a session; what an older one has left running is ended.
+    def open(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Begin a session, and end the one before.
+
+        What runs goes on under the new session if the lease of the one before is not over, and it was for the same
+        campaign, settings and paths: its manager was started again, or has lost its way to here. All else is ended.
 
         Parameters
         ----------
         order : dict
-            ``session``: its id; ``owner``: the manager, in words; ``settings``: those of the campaign as plain values;
-            ``first_years``: years that follow on none of the campaign's; ``proof``: name of the file that proves the
-            results root; ``fingerprint``: of the data root.
+            ``session``: its id; ``owner``: the manager, in words; ``campaign_id``, ``epoch``: which campaign, and how
+            often it has been started; ``settings``: those of the campaign as plain values; ``settings_hash``: what they
+            come to; ``first_years``: years that follow on none of the campaign's; ``proof``: name of the file that
+            proves the results root; ``fingerprint``: of the data root; ``lease``: seconds.
+
+        Returns
+        -------
+        dict
+            ``running``: the attempts that go on, or have ended without the manager's being known to have heard of it.
 
         Raises
         ------
         WorkerRefusedError
-            If the folders here are not the manager's, or the worker is being stopped.
+            If settings, folders or epoch here are not the manager's, or the worker is being stopped.
         """
-        if self._draining:
-            raise WorkerRefusedError(f"worker {self.name} is being stopped", remedy="start it again")
-        campaign = CampaignSettings.model_validate(order["settings"])
+        wanted = check(Order, order, "order to open a session")
+        campaign = self._settings_of(wanted)
+        self._sessions.admit(wanted)
         root = campaign.results.root
-        check_results_root(root, order["proof"], self.name)
-        check_data_root(campaign.data.root, order["fingerprint"], self.name, leave_out=changing(root))
-        with self._lock:
-            self._end_slots()
-            self._begin_slots(campaign, order["settings"], order["first_years"])
-            self._session, self._owner = order["session"], order["owner"]
-        logger.info("works for %s", self._owner)
+        check_results_root(root, wanted.proof)
+        check_data_root(campaign.data.root, wanted.fingerprint, leave_out=changing(root))
+        session = self._sessions.begin(wanted, campaign)
+        logger.info("works for %s; %d attempts go on", session.owner, len(session.running))
+        return {"running": [from_attempt(attempt) for attempt in session.running]}
 
     @exposed
     def exchange(
@@ -181,7 +181,8 @@ class PyroWorker:
         session : str
         number : int
             Of the call, counted up. The same number again gets the same answer again: nothing is begun or lost twice
-            when an answer went astray.
+            when an answer went astray. The next number shows that the answer to the one before has come, and that what
+            it brought is on record: it will not be brought again, not to another manager either.
         begin, cancel : list
             Attempts as ``[number, year, ensemble_member, task]``; those to begin in a list for each assignment.
         wait : float
@@ -190,51 +191,40 @@ class PyroWorker:
         Returns
         -------
         dict
-            ``outcomes``: for each ``[attempt, status, result as JSON, error, seconds]``; ``draining``.
+            ``outcomes``: for each ``[attempt, status, result as JSON, error, seconds, permanent, exit_code]``;
+            ``draining``.
 
         Raises
         ------
         SessionError
-            If the session is over.
-        BackendError
-            If the slots cannot work.
+            If the session is over; what was begun in it has ended, or goes on for another manager.
+        WorkerEndedError
+            If the slots cannot work; what was begun has ended.
         """
-        with self._exchanging:
-            slots = self._slots_of(session)
-            if self._last_answer[:2] == (session, number):
-                return self._last_answer[2]
-            assignments = [tuple(Attempt(*attempt) for attempt in assignment) for assignment in begin]
-            refused = [attempt for assignment in assignments for attempt in assignment] if self._draining else []
-            outcomes = [Outcome(attempt, "lost", error="the worker is being stopped") for attempt in refused]
-            outcomes += slots.exchange(
-                [] if refused else assignments,
-                [Attempt(*attempt) for attempt in cancel],
-                0.0 if refused else min(wait, _LONGEST_WAIT),
-            )
-            answer = {"outcomes": [to_wire(outcome) for outcome in outcomes], "draining": self._draining}
-            self._last_answer = (session, number, answer)
-            return answer
+        said = {"session": session, "number": number, "begin": begin, "cancel": cancel, "wait": wait}
+        call = check(Call, said, "exchange")
+        return self._sessions.find(call.session).exchange(call)
 
     @exposed
     def running(self) -> list[dict[str, Any]]:
         """The attempts under way: ``attempt``, ``slot``, ``seconds``."""
-        slots = self._slots
-        return [
-            {"attempt": from_attempt(one.attempt), "slot": one.slot, "seconds": one.seconds}
-            for one in (slots.running() if slots else ())
-        ]
+        slots = self._sessions.slots
+        return to_running(slots.running() if slots else ())
+
+    @exposed
+    def has_ended(self, process: dict[str, Any]) -> bool:
+        """Whether a process, such as that of an earlier worker, surely runs no more on this machine."""
+        return check(ProcessThere, process, "process").process.has_ended
 
     @exposed
     def end(self, session: str) -> None:
         """End a session and all that runs for it; nothing happens if it is over already."""
-        with self._lock:
-            if session == self._session:
-                self._end_slots()
+        self._sessions.end(session)
 
     @exposed
     def drain(self) -> int:
         """Take no more work; how many attempts are still under way."""
-        self._draining = True
+        self._draining.set()
         return len(self.running())
 
     @exposed
@@ -242,51 +232,76 @@ class PyroWorker:
         """End this worker, with all that runs."""
         self.on_stop()
 
-    def close(self) -> None:
-        """End all that runs."""
-        with self._lock:
-            self._end_slots()
+    @property
+    def busy(self) -> bool:
+        """Whether something runs, waits, or has ended without anyone's being told yet."""
+        slots = self._sessions.slots
+        return slots is not None and slots.busy
 
-    def _slots_of(self, session: str) -> SharedSlots:
-        with self._lock:
-            if self._slots is None or session != self._session:
-                raise SessionError(f"worker {self.name} works for {self._owner or 'nobody'} now")
-            return self._slots
+    def close(self) -> None:
+        """Take no more work, and end all that runs."""
+        self._draining.set()
+        self._sessions.close()
+
+    def _settings_of(self, order: Order) -> CampaignSettings:
+        """The settings of an order, which must come to the same here as there."""
+        try:
+            campaign = CampaignSettings.model_validate(order.settings)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            setting = ".".join(map(str, first["loc"]))
+            raise WorkerRefusedError(
+                f"it cannot read the manager's settings: {setting}: {first['msg']}",
+                remedy="install the same stormtracks on that host, and start its worker again",
+            ) from error
+        if campaign.settings_hash != order.settings_hash:
+            raise WorkerRefusedError(
+                f"the settings hash of the campaign is {campaign.settings_hash} there and {order.settings_hash} here",
+                remedy="install the same stormtracks on that host, and start its worker again",
+            )
+        if self._campaign is not None and self._campaign.settings_hash != order.settings_hash:
+            raise WorkerRefusedError(
+                f"its own campaign file comes to the settings hash {self._campaign.settings_hash}, "
+                f"the manager's settings come to {order.settings_hash}",
+                remedy="start the worker with the manager's campaign file, or with none",
+            )
+        return campaign
 
     def _slots_for_one(self) -> SharedSlots:
-        with self._lock:
-            if self._slots is None and self._campaign is not None:
-                settings = self._campaign.model_dump(mode="json")
-                years = () if self._campaign.years == "all" else self._campaign.years
-                self._begin_slots(self._campaign, settings, sorted(set(years) - {year + 1 for year in years}))
-            if self._slots is None:
-                raise BackendError(
-                    f"worker {self.name} works for no campaign",
-                    remedy="let a manager open one, or start it as pyro_worker CAMPAIGN.toml",
-                )
-            return self._slots
+        slots = self._sessions.slots_without(self._own_slots)
+        if slots is None:
+            raise BackendError(
+                f"worker {self.name} works for no campaign",
+                remedy="let a manager open one, or start it as pyro_worker CAMPAIGN.toml",
+            )
+        return slots
 
-    def _begin_slots(self, campaign: CampaignSettings, settings: Mapping[str, Any], first_years: Sequence[int]) -> None:
-        self._slots = SharedSlots(
+    def _own_slots(self) -> SharedSlots | None:
+        """Slots for the campaign of its own that the worker was started with, if it was."""
+        if self._campaign is None:
+            return None
+        years = () if self._campaign.years == "all" else self._campaign.years
+        first_years = sorted(set(years) - {year + 1 for year in years})
+        # Nobody leases these: whoever asked waits for the answer itself.
+        return self._make_slots(self._campaign, self._campaign.model_dump(mode="json"), first_years, lambda _: True)
+
+    def _make_slots(
+        self,
+        campaign: CampaignSettings,
+        settings: Mapping[str, Any],
+        first_years: Sequence[int],
+        may_publish: Callable[[Attempt], bool],
+    ) -> SharedSlots:
+        return SharedSlots(
             LocalBackend(
                 self._task_function,
                 slots=self._slot_count,
                 time_limit=campaign.run.time_limit,
                 memory_limit_gib=campaign.run.memory_limit,
                 arguments={"settings": settings, "first_years": first_years},
+                may_publish=may_publish,
             )
         )
-
-    def _end_slots(self) -> None:
-        slots, self._slots = self._slots, None
-        self._session = self._owner = ""
-        if slots is not None:
-            slots.close()
-
-
-def changing(root: Path) -> tuple[Path, ...]:
-    """What changes in a results root while a campaign runs."""
-    return (root, *(root / name for name in _FOLDER_FILES))
 
 
 # --- as a program
@@ -330,18 +345,19 @@ def run_worker(
         )
     name = worker_name(campaign, worker.name)
     with ExitStack() as stack:
-        bell = stack.enter_context(_bell_on_signals())
+        bell = stack.enter_context(bell_on_signals())
         worker.on_stop = lambda: os.eventfd_write(bell, _AT_ONCE)
         waited_for = [bell]
         if parent is not None:
             waited_for.append(os.pidfd_open(parent))
             stack.callback(os.close, waited_for[-1])
-        stack.callback(worker.close)
         service = stack.enter_context(
             serve(worker, f"stormtracks.worker-{worker.incarnation}", (listen, 0), insecure=insecure)
         )
         registration = Registration(nameserver, name, service.uri)
         stack.callback(registration.end)
+        # First of all: a name server that does not answer must not keep children alive.
+        stack.callback(worker.close)
         registration.check_rival()
         logger.info("worker %s of campaign %s, process %d, at %s", worker.name, campaign, os.getpid(), service.uri)
         registration.keep()
@@ -350,9 +366,9 @@ def run_worker(
 
 
 def _wait_for_the_end(worker: PyroWorker, bell: int, waited_for: Sequence[int], registration: Registration) -> None:
-    """Until the worker is to end: at the first signal when its running tasks are done, at the second at once."""
+    """Until the worker is to end: at the first signal when its tasks are done and told, at the second at once."""
     rung = 0
-    while rung < _AT_ONCE and not (rung and not worker.running()):
+    while rung < _AT_ONCE and (worker.busy or not rung):
         ready = select.select(waited_for, [], [], _LOOK_EVERY if rung else REGISTER_EVERY)[0]
         if bell in ready:
             rung += os.eventfd_read(bell)
@@ -361,23 +377,6 @@ def _wait_for_the_end(worker: PyroWorker, bell: int, waited_for: Sequence[int], 
             return  # the parent is gone
         elif not rung:
             registration.keep()
-
-
-@contextmanager
-def _bell_on_signals() -> Iterator[int]:
-    """A file descriptor that becomes readable with SIGTERM or SIGINT."""
-    bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def ring(number: int, frame: FrameType | None) -> None:
-        os.eventfd_write(bell, 1)
-
-    before = {number: signal.signal(number, ring) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield bell
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(bell)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -393,6 +392,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = arguments.name or socket.gethostname()
         host = next((host for host in cluster.hosts if host.name == name), None)
         nameserver = parse_address(arguments.nameserver) if arguments.nameserver else nameserver_address(cluster)
+        insecure = arguments.insecure or cluster.insecure
+        folder = arguments.certificates
+        if not insecure:
+            use_credentials(credentials_in(folder) if folder else credentials_for(campaign, host=name))
         worker = PyroWorker(
             name,
             slots=arguments.slots or (host.slots if host else campaign.run.workers),
@@ -403,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.campaign or campaign.name,
             nameserver,
             listen=arguments.listen or (host and host.address) or address_towards(nameserver),
-            insecure=arguments.insecure or cluster.insecure,
+            insecure=insecure,
             parent=arguments.parent,
         )
     except (ClusterError, SettingsError) as error:
@@ -436,6 +439,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nameserver", metavar="HOST:PORT", help="the name server")
     parser.add_argument("--listen", metavar="ADDRESS", help="default: this machine's towards the name server")
     parser.add_argument("--slots", type=_count, metavar="N", help="tasks at a time")
+    parser.add_argument("--certificates", type=Path, metavar="DIR", help="folder of authority.crt and worker.pem")
     parser.add_argument("--insecure", action="store_true", help="allow plain text beyond this machine")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process ends")
     return parser

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any
 
 from stormtracks.cluster.errors import ClusterError, TransportError
-from stormtracks.cluster.transport import Address, Connection, list_names, register_name, remove_name
+from stormtracks.cluster.wire.calls import Greeting, check
+from stormtracks.cluster.wire.transport import Address, Connection, list_names, register_name, remove_name
 
 __all__ = ["REGISTER_EVERY", "Registration", "worker_name", "worker_prefix"]
 
@@ -42,7 +42,7 @@ class Registration:
         with suppress(TransportError):
             if rival := self._rival(self._known()):
                 raise ClusterError(
-                    f"there is a worker {self._name} already: process {rival['pid']} on {rival['host']}",
+                    f"there is a worker {self._name} already: process {rival.pid} on {rival.host}",
                     remedy="leave the work to that one, end it first, or start this one with another --name",
                 )
 
@@ -54,7 +54,7 @@ class Registration:
             if known == self._uri:
                 pass
             elif rival := self._rival(known):
-                problem = f"process {rival['pid']} on {rival['host']} goes by this worker's name {self._name} now"
+                problem = f"process {rival.pid} on {rival.host} goes by this worker's name {self._name} now"
             else:
                 register_name(self._nameserver, self._name, self._uri)
                 logger.info("registered as %s with %s:%d", self._name, *self._nameserver)
@@ -74,10 +74,11 @@ class Registration:
     def _known(self) -> str | None:
         return list_names(self._nameserver, self._name).get(self._name)
 
-    def _rival(self, uri: str | None) -> dict[str, Any] | None:
+    def _rival(self, uri: str | None) -> Greeting | None:
         """What another worker of this name says of itself; None if there is none that answers."""
         if uri is not None:
-            with suppress(TransportError), Connection(uri, _HELLO_LIMIT) as connection:
-                answer: dict[str, Any] = connection.call("hello")
-                return answer
+            with suppress(ClusterError), Connection(uri, _HELLO_LIMIT) as connection:
+                rival = check(Greeting, connection.call("hello"), "answer to hello")
+                # The name may have been made to stand for a worker of another one.
+                return rival if self._name.endswith(f".worker_{rival.name}") else None
         return None

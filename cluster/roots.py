@@ -17,9 +17,10 @@ from pathlib import Path
 from stormtracks.cluster.errors import WorkerRefusedError
 from stormtracks.publish import make_folder, publish
 
-__all__ = ["check_data_root", "check_results_root", "fingerprint", "place_proof", "remove_proofs"]
+__all__ = ["changing", "check_data_root", "check_results_root", "fingerprint", "place_proof", "remove_proofs"]
 
 _PROOF = ".stormtracks-proof-"
+_CHANGING = ("campaign", "inputs", "manager.lock", "results")
 _FILES = 500
 """Files whose names and sizes go into a fingerprint."""
 _BYTES = 2**20
@@ -45,7 +46,12 @@ def remove_proofs(root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_results_root(root: Path, proof: str, worker: str) -> None:
+def changing(root: Path) -> tuple[Path, ...]:
+    """What changes in a results root while a campaign runs."""
+    return (root, *(root / name for name in _CHANGING))
+
+
+def check_results_root(root: Path, proof: str) -> None:
     """See that the results root is the manager's own, and can be written to.
 
     Raises
@@ -55,23 +61,22 @@ def check_results_root(root: Path, proof: str, worker: str) -> None:
     """
     remedy = f"mount the manager's folder at {root} on that host too, or set results.root to one that all hosts share"
     try:
-        found = (root / proof).read_bytes()
+        with (root / proof).open("rb") as file:
+            found = file.read(len(proof) + 1)
     except OSError as error:
         raise WorkerRefusedError(
-            f"worker {worker}: the results root {root} there is not the manager's: {error.strerror}", remedy=remedy
+            f"the results root {root} there is not the manager's: {error.strerror}", remedy=remedy
         ) from error
     if found != proof.encode():
-        raise WorkerRefusedError(
-            f"worker {worker}: the results root {root} there holds another proof than the manager's", remedy=remedy
-        )
+        raise WorkerRefusedError(f"the results root {root} there holds another proof than the manager's", remedy=remedy)
     if not os.access(root, os.W_OK | os.X_OK):
         raise WorkerRefusedError(
-            f"worker {worker}: the results root {root} cannot be written to there",
+            f"the results root {root} cannot be written to there",
             remedy="give the user that the worker runs as permission to write",
         )
 
 
-def check_data_root(root: Path, expected: str, worker: str, *, leave_out: Collection[Path]) -> None:
+def check_data_root(root: Path, expected: str, *, leave_out: Collection[Path]) -> None:
     """See that the data root has the manager's fingerprint.
 
     Raises
@@ -82,7 +87,7 @@ def check_data_root(root: Path, expected: str, worker: str, *, leave_out: Collec
     found = fingerprint(root, leave_out=leave_out)
     if found != expected:
         raise WorkerRefusedError(
-            f"worker {worker}: the data root {root} there holds {found}, the manager's {expected}",
+            f"the data root {root} there holds {found}, the manager's {expected}",
             remedy=f"mount or copy the manager's data to {root} on that host, or set data.root to what all hosts share",
         )
 

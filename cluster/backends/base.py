@@ -1,19 +1,21 @@
 """The contract of a backend: it carries attempts to slots and brings back their outcomes, and decides nothing.
 
 A backend is never asked what is done: that is the manager's to know. The function that a slot runs is handed to the
-backend when it is made. It is called as ``function(year, ensemble_member, task, **arguments)`` and returns a dict of
-plain values (text, numbers, None, and lists and dicts of these); its top-level whole numbers are added up in the
-campaign's summary.
+backend when it is made. It is called as ``function(year, ensemble_member, task, confirm=..., **arguments)`` and returns
+a dict of plain values (text, numbers, None, and lists and dicts of these); its top-level whole numbers are added up in
+the campaign's summary. It calls ``confirm()`` right before it moves a result into place: that raises LeaseLostError if
+the attempt may not publish any more.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from stormtracks.cluster.process import Process
 from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome
 
 __all__ = ["Backend", "Running", "Worker"]
@@ -24,11 +26,32 @@ class Worker:
     """Somewhere that work can be sent: a machine of so many slots, each of which takes one assignment at a time.
 
     A worker that was given up is used again only when it comes with another session.
+
+    Parameters
+    ----------
+    name : str
+    slots : int
+    session : str
+        Another one each time it is greeted.
+    incarnation : str
+        Another one each time its process is started; what an earlier one was given is not known to have ended.
+    process : Process, optional
+        Which process it is, on which `host`.
+    host : str
+    running : tuple of Attempt
+        What it was at when this session began and is at still: a manager that was started again goes on with these.
+    facts : mapping
+        Versions and processor features, by name; for the campaign's record.
     """
 
     name: str
     slots: int
     session: str = ""
+    incarnation: str = ""
+    process: Process | None = None
+    host: str = ""
+    running: tuple[Attempt, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +93,10 @@ class Backend(ABC):
 
         Raises
         ------
+        WorkerEndedError
+            If all that the worker was at has surely ended.
         BackendError
-            If there is no such worker, or it cannot work. All its attempts are lost then.
+            If there is no such worker, or it cannot work. What it is at may go on until its lease ends.
         """
 
     @abstractmethod
@@ -81,6 +106,11 @@ class Backend(ABC):
     def troubles(self) -> Mapping[str, str]:
         """Why workers that should be there cannot be used now, by name."""
         return {}
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no worker can come, however long it is waited for; `troubles` says why."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 Started by `stormtracks.cluster.backends.local` as a program of its own. It takes JSON messages from its parent and
 answers each attempt with one; whatever a task raises goes back as text, so that the parent needs to know no exception
-class but its own. Linux only: the kernel is asked to kill it when its parent dies.
+class but its own. Right before a task moves its result into place, the child asks its parent whether it still may.
+Linux only: the kernel is asked to kill it when its parent dies.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
+
+from stormtracks.cluster.errors import LeaseLostError
 
 __all__ = ["LARGEST_ANSWER", "LONGEST_REASON", "main"]
 
@@ -60,9 +63,23 @@ def main() -> None:
         last = False
         while not last:
             attempt = json.loads(channel.recv_bytes())
-            answer = _answer(partial(function, *attempt, **order["arguments"]), order["memory_limit_gib"])
+            work = partial(function, *attempt, confirm=partial(_confirm, channel), **order["arguments"])
+            answer = _answer(work, order["memory_limit_gib"])
             last = answer["last"]
             channel.send_bytes(json.dumps(answer).encode())
+
+
+def _confirm(channel: connection.Connection) -> None:
+    """Ask the parent whether the attempt under way may publish its result, and wait for the answer.
+
+    Raises
+    ------
+    LeaseLostError
+        If it may not.
+    """
+    channel.send_bytes(json.dumps({"asks": "may it publish"}).encode())
+    if json.loads(channel.recv_bytes()) is not True:
+        raise LeaseLostError("nothing was published: the attempt no longer holds its lease")
 
 
 def _answer(work: Callable[[], Any], memory_limit_gib: float | None) -> dict[str, Any]:
@@ -70,15 +87,21 @@ def _answer(work: Callable[[], Any], memory_limit_gib: float | None) -> dict[str
 
     After a MemoryError the answer is the process's last one: nobody knows what it still holds.
     """
+    answer = {"status": "complete", "error": "", "result": {}, "permanent": False, "last": False}
     try:
-        result = _plain(work())
+        return answer | {"result": _plain(work())}
     except _Terminated:
         raise
+    except LeaseLostError as error:
+        return answer | {"status": "lost", "error": error.what}
     except BaseException as error:
         logger.debug("an attempt failed", exc_info=True)
-        reason = _reason(error, memory_limit_gib)
-        return {"status": "failure", "error": reason, "result": {}, "last": isinstance(error, MemoryError)}
-    return {"status": "complete", "error": "", "result": result, "last": False}
+        return answer | {
+            "status": "failure",
+            "error": _reason(error, memory_limit_gib),
+            "permanent": getattr(error, "permanent", False) is True,
+            "last": isinstance(error, MemoryError),
+        }
 
 
 def _plain(result: Any) -> dict[str, Any]:

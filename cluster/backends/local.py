@@ -12,25 +12,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing import connection
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from stormtracks.cluster.backends.base import Backend, Running, Worker
-from stormtracks.cluster.backends.child import LARGEST_ANSWER, LONGEST_REASON
-from stormtracks.cluster.errors import BackendError
+from stormtracks.cluster.backends.child_process import GRACE, Child, ChildDied, end_children
+from stormtracks.cluster.errors import BackendError, WorkerEndedError
+from stormtracks.cluster.facts import facts, versions
+from stormtracks.cluster.process import Process
 from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome
 
 __all__ = ["LocalBackend"]
@@ -41,23 +37,6 @@ START_LIMIT = 120.0
 """Seconds a child may take until it is ready for its first attempt."""
 FAILED_STARTS = 3
 """Children of one slot that may die in a row before they are ready."""
-GRACE = 2.0
-"""Seconds between asking a child to end and killing it."""
-_CHILD = "stormtracks.cluster.backends.child"
-
-# A slot is one core's work. Thread pools inside it would fight over the cores, and how they split a sum can change
-# its last bits.
-_ONE_THREAD = dict.fromkeys(
-    (
-        "BLIS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    ),
-    "1",
-)
 
 
 class LocalBackend(Backend):
@@ -67,7 +46,7 @@ class LocalBackend(Backend):
     ----------
     task_function : str or callable
         What a slot runs, as ``module:function`` or the function itself, which must be importable by its name:
-        ``function(year, ensemble_member, task, **arguments)``, returning a dict of plain values.
+        ``function(year, ensemble_member, task, confirm=..., **arguments)``, returning a dict of plain values.
     slots : int
         Attempts at a time.
     time_limit : float
@@ -76,6 +55,9 @@ class LocalBackend(Backend):
         GiB of address space a child may take; beyond it a task gets a MemoryError. None sets no limit.
     arguments : mapping, optional
         Keyword arguments of the function; plain values.
+    may_publish : callable, optional
+        Asked with the attempt that a slot is at, when that is about to move its result into place. Called by whoever
+        calls `exchange`.
 
     Raises
     ------
@@ -91,6 +73,7 @@ class LocalBackend(Backend):
         time_limit: float = 3600.0,
         memory_limit_gib: float | None = 4.0,
         arguments: Mapping[str, Any] | None = None,
+        may_publish: Callable[[Attempt], bool] = lambda attempt: True,
     ) -> None:
         if slots < 1:
             raise BackendError(f"{slots} slots", remedy="use at least 1 slot")
@@ -106,9 +89,14 @@ class LocalBackend(Backend):
                 f"the arguments of the task function cannot be sent to another process: {error}",
                 remedy="use text, numbers, None, and lists and dicts of these",
             ) from error
-        self._worker = Worker(socket.gethostname(), slots)
+        host, incarnation = socket.gethostname(), uuid.uuid4().hex
+        self._worker = Worker(
+            host, slots, incarnation, incarnation, process=Process.own(), host=host, facts=versions() | facts()
+        )
         self._time_limit = time_limit
-        self._slots = [_Slot(number) for number in range(1, slots + 1)]
+        self._may_publish = may_publish
+        self._slots = [_Slot(number, time_limit, self._holds) for number in range(1, slots + 1)]
+        self._doomed: frozenset[Attempt] = frozenset()
         self._waiting: deque[deque[Attempt]] = deque()
         self._lock = Lock()
         self._bell_lock = Lock()
@@ -142,9 +130,10 @@ class LocalBackend(Backend):
             self._waiting.extend(map(deque, begin))
             try:
                 return self._exchange(cancel, deadline)
-            except BackendError:
+            except BackendError as error:
                 self._broken = True
-                raise
+                self._end_all(GRACE)
+                raise WorkerEndedError(error.what, remedy=error.remedy) from error
 
     def wake(self) -> None:
         """Let the `exchange` that waits now, or else the next one, return at once; from any thread."""
@@ -152,20 +141,30 @@ class LocalBackend(Backend):
             if not self._closed:
                 os.eventfd_write(self._bell, 1)
 
-    def close(self) -> None:
-        """End every child, with what it may have started itself; returns within a few seconds."""
+    def close(self, grace: float = GRACE) -> None:
+        """End every child, with what it may have started itself; returns within a few seconds.
+
+        Parameters
+        ----------
+        grace : float
+            Seconds between asking them to end and killing them.
+        """
         self.wake()
         with self._lock, self._bell_lock:
             if not self._closed:
                 self._closed = True
-                self._waiting.clear()
-                _end([slot.release() for slot in self._slots])
+                self._end_all(grace)
                 os.close(self._bell)
         self._starter.shutdown()
 
+    def _end_all(self, grace: float) -> None:
+        self._waiting.clear()
+        end_children([slot.clear() for slot in self._slots], grace)
+
     def _exchange(self, cancel: Sequence[Attempt], deadline: float) -> list[Outcome]:
+        self._doomed = frozenset(cancel)
         outcomes = self._collect()
-        outcomes += self._cancel(set(cancel))
+        outcomes += self._cancel(self._doomed)
         woken = False
         while True:
             self._feed()
@@ -173,6 +172,10 @@ class LocalBackend(Backend):
                 return outcomes
             woken = self._wait_for_news(deadline)
             outcomes += self._collect()
+
+    def _holds(self, attempt: Attempt) -> bool | None:
+        """Whether an attempt may publish; no answer if it is about to be cancelled."""
+        return None if attempt in self._doomed else self._may_publish(attempt)
 
     def _check_worker(self, worker: str) -> None:
         if worker != self._worker.name:
@@ -182,16 +185,16 @@ class LocalBackend(Backend):
         """What has ended since the last look, by itself or by its time limit."""
         outcomes = [outcome for slot in self._slots for outcome in slot.listen()]
         now = time.monotonic()
-        overdue = [slot for slot in self._slots if slot.seconds_left(now, self._time_limit) <= 0]
+        overdue = [slot for slot in self._slots if slot.seconds_left(now) <= 0]
         for slot in overdue:
             if slot.current is None:
                 slot.count_failed_start(f"it was not ready within {START_LIMIT:g} s")
             else:
                 outcomes.append(slot.outcome("timeout", f"not done within its time limit of {self._time_limit:g} s"))
-        _end([slot.release() for slot in overdue])
+        end_children([slot.release() for slot in overdue])
         return outcomes
 
-    def _cancel(self, attempts: set[Attempt]) -> list[Outcome]:
+    def _cancel(self, attempts: frozenset[Attempt]) -> list[Outcome]:
         outcomes = []
         for queue in (*self._waiting, *(slot.queue for slot in self._slots)):
             for attempt in attempts.intersection(queue):
@@ -199,7 +202,7 @@ class LocalBackend(Backend):
                 outcomes.append(Outcome(attempt, "lost", error="cancelled before it began"))
         under_way = [slot for slot in self._slots if slot.current and slot.current[0] in attempts]
         outcomes += [slot.outcome("lost", "cancelled") for slot in under_way]
-        _end([slot.release() for slot in under_way])
+        end_children([slot.release() for slot in under_way])
         return outcomes
 
     def _feed(self) -> None:
@@ -211,16 +214,16 @@ class LocalBackend(Backend):
                 slot.child = self._start_child()
             slot.send_next()
 
-    def _start_child(self) -> _Child:
+    def _start_child(self) -> Child:
         try:
-            return self._starter.submit(_Child, self._order).result()
+            return self._starter.submit(Child, self._order).result()
         except OSError as error:
             raise BackendError(f"cannot start a child process: {error}", remedy="use fewer slots") from error
 
     def _wait_for_news(self, deadline: float) -> bool:
         """Wait for a child, a time limit or `wake`; whether it was `wake`."""
         now = time.monotonic()
-        left = min([deadline - now, *(slot.seconds_left(now, self._time_limit) for slot in self._slots)])
+        left = min([deadline - now, *(slot.seconds_left(now) for slot in self._slots)])
         sources = [source for slot in self._slots if slot.child for source in slot.child.sources]
         if self._bell not in connection.wait([*sources, self._bell], max(left, 0.0)):
             return False
@@ -231,21 +234,23 @@ class LocalBackend(Backend):
 class _Slot:
     """Room for one assignment, whose attempts its child makes one after the other."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, time_limit: float, may_publish: Callable[[Attempt], bool | None]) -> None:
         self.number = number
+        self._time_limit = time_limit
+        self._may_publish = may_publish
         self.queue: deque[Attempt] = deque()
         self.current: tuple[Attempt, float] | None = None
-        self.child: _Child | None = None
+        self.child: Child | None = None
         self._failed_starts = 0
 
     @property
     def busy(self) -> bool:
         return self.current is not None or bool(self.queue)
 
-    def seconds_left(self, now: float, time_limit: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until what goes on here, an attempt or the start of a child, has taken too long."""
         if self.current is not None:
-            return self.current[1] + time_limit - now
+            return self.current[1] + self._time_limit - now
         if self.child is not None and not self.child.ready:
             return self.child.started + START_LIMIT - now
         return float("inf")
@@ -262,30 +267,39 @@ class _Slot:
         while self.child is not None:
             try:
                 message = self.child.receive()
-            except _ChildDied as death:
-                outcomes += self._bury(self.child, str(death))
+            except ChildDied as death:
+                outcomes += self._bury(self.child, death)
                 continue
             if message is None:
                 break
-            if self.current is None:
+            if "asks" in message:
+                self._answer(self.child)
+            elif self.current is None:
                 self._failed_starts = 0
-                continue
-            outcomes.append(self.outcome(message["status"], message["error"], message["result"]))
-            if message["last"]:
-                _end([self.release()])
+            else:
+                kept = {name: message[name] for name in ("result", "permanent")}
+                outcomes.append(self.outcome(message["status"], message["error"], **kept))
+                if message["last"]:
+                    end_children([self.release()])
         return outcomes
 
-    def outcome(self, status: str, error: str, result: Mapping[str, Any] | None = None) -> Outcome:
+    def outcome(self, status: str, error: str, **more: Any) -> Outcome:
         """Take the attempt under way out of the slot."""
         assert self.current is not None
         attempt, began = self.current
         self.current = None
-        return Outcome(attempt, status, result or {}, error, time.monotonic() - began)
+        return Outcome(attempt, status, error=error, seconds=time.monotonic() - began, **more)
 
-    def release(self) -> _Child | None:
+    def release(self) -> Child | None:
         """Take the child out of the slot."""
         child, self.child = self.child, None
         return child
+
+    def clear(self) -> Child | None:
+        """Forget what is under way and what waits, and take the child out of the slot."""
+        self.queue.clear()
+        self.current = None
+        return self.release()
 
     def count_failed_start(self, reason: str) -> None:
         """Try again a few times: the machine may be short of something for a moment."""
@@ -297,138 +311,28 @@ class _Slot:
                 remedy="see that memory_limit leaves room for the libraries, and that the machine is not out of memory",
             )
 
-    def _bury(self, child: _Child, reason: str) -> list[Outcome]:
+    def _answer(self, child: Child) -> None:
+        """Say whether the attempt under way may publish.
+
+        One that is overdue or about to be cancelled waits for its end instead: a child that is asked to end while it
+        deals with a no might not come to remove its temporary file.
+        """
+        if self.current is None:
+            child.answer(False)
+        elif self.seconds_left(time.monotonic()) > 0:
+            may_publish = self._may_publish(self.current[0])
+            if may_publish is not None:
+                child.answer(may_publish)
+
+    def _bury(self, child: Child, death: ChildDied) -> list[Outcome]:
         self.child = None
         if self.current is not None:
-            return [self.outcome("failure", reason)]
+            return [self.outcome("failure", death.how, exit_code=death.exit_code)]
         if child.ready:
-            logger.warning("the idle child process of slot %d is gone: %s", self.number, reason)
+            logger.warning("the idle child process of slot %d is gone: %s", self.number, death.how)
         else:
-            self.count_failed_start(reason)
+            self.count_failed_start(death.how)
         return []
-
-
-class _ChildDied(Exception):
-    """A child ended without being asked to; the message says how."""
-
-
-class _Child:
-    """A child process as its parent sees it. It leads a process group of its own, which ends with it."""
-
-    def __init__(self, order: bytes) -> None:
-        self.started = time.monotonic()
-        self.ready = False
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the child)
-        self._channel, theirs = connection.Pipe()
-        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _CHILD, str(theirs.fileno()), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-        )
-        theirs.close()
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._write(order)
-
-    @property
-    def sources(self) -> tuple[connection.Connection, int]:
-        """What to wait on for a message or the end of the child."""
-        return self._channel, self._pidfd
-
-    def send(self, attempt: Attempt) -> None:
-        """Let the child make an attempt."""
-        self._log.seek(0)
-        self._log.truncate()
-        self._write(json.dumps([attempt.year, attempt.ensemble_member, attempt.task]).encode())
-
-    def receive(self) -> dict[str, Any] | None:
-        """The next message, None if there is none yet.
-
-        Raises
-        ------
-        _ChildDied
-            If there will be no more. Nothing of the child is left then.
-        BackendError
-            If the child cannot load the task function.
-        """
-        # In this order: a message that was sent just before the end must not be overlooked.
-        ended = bool(connection.wait([self._pidfd], 0))
-        try:
-            if self._channel.poll():
-                message: dict[str, Any] = json.loads(self._channel.recv_bytes(2 * LARGEST_ANSWER))
-            elif ended:
-                raise EOFError
-            else:
-                return None
-        except (EOFError, OSError, ValueError):
-            raise _ChildDied(self.reap(time.monotonic() + GRACE)) from None
-        if not self.ready:
-            if message["error"]:
-                raise BackendError(f"the task function cannot be loaded: {message['error']}")
-            self.ready = True
-        return message
-
-    def ask_to_end(self) -> None:
-        """Let it unwind, so that it takes its temporary files along."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
-
-    def reap(self, deadline: float) -> str:
-        """See the child and its process group ended, by force after the deadline; how it ended."""
-        connection.wait([self._pidfd], max(deadline - time.monotonic(), 0.0))
-        with suppress(ProcessLookupError):
-            # Not yet waited for, so that its number cannot have passed to another process.
-            os.killpg(self._process.pid, signal.SIGKILL)
-        try:
-            how = _exit_text(self._process.wait(GRACE)) + self._last_words()
-        except subprocess.TimeoutExpired:
-            how = "its process cannot be ended: it hangs inside the kernel, as on a disk that does not answer"
-            logger.warning("process %d: %s", self._process.pid, how)
-        self._channel.close()
-        self._log.close()
-        os.close(self._pidfd)
-        return how
-
-    def _write(self, message: bytes) -> None:
-        # A child that is gone is noticed when it is listened to.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._channel.send_bytes(message)
-
-    def _last_words(self) -> str:
-        """Where the interpreter says it was when it crashed, or else the last line of what the child has printed."""
-        size = os.fstat(self._log.fileno()).st_size
-        text = os.pread(self._log.fileno(), LONGEST_REASON, max(size - LONGEST_REASON, 0)).decode(errors="replace")
-        frames = re.findall(r'^  File "(.+)", line (\d+) in (\S+)', text, re.MULTILINE)
-        if frames:
-            return " in " + " < ".join(
-                f"{'/'.join(Path(path).parts[-2:])}:{line} {name}" for path, line, name in frames[:3]
-            )
-        return f": {text.split(chr(10))[-1]}" if (text := text.strip()) else ""
-
-
-def _end(children: Iterable[_Child | None]) -> None:
-    """End children together: ask all, then wait for all, then kill those that are left."""
-    present = [child for child in children if child is not None]
-    for child in present:
-        child.ask_to_end()
-    deadline = time.monotonic() + GRACE
-    for child in present:
-        child.reap(deadline)
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with exit status {code} before it answered"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "an unnamed signal"
-    hint = ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"its process was ended by {name} (signal {-code}){hint}"
 
 
 def _name_of(task_function: str | Callable[..., Any]) -> str:

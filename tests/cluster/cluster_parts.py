@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from stormtracks.cluster.transport import Address, list_names
+from stormtracks.cluster.wire.transport import Address, list_names
 from stormtracks.settings.campaign import CampaignSettings, ClusterSettings, DataSettings, ResultsSettings
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def toy_campaign(folder: Path, **cluster: Any) -> CampaignSettings:
     (folder / "data").mkdir(exist_ok=True)
     (folder / "data" / "field.nc").write_bytes(b"a field")
     (folder / "out").mkdir(exist_ok=True)
-    values: dict[str, Any] = {"heartbeat": 0.2, "silence": 2.0, "patience": BOUND} | cluster
+    values: dict[str, Any] = {"heartbeat": 0.2, "lease": 2.0, "patience": BOUND} | cluster
     return CampaignSettings(
         name="toys",
         data=DataSettings(root=folder / "data"),

@@ -19,6 +19,8 @@ import pytest
 from stormtracks.cluster.backends.base import Backend
 from stormtracks.cluster.backends.local import LocalBackend
 from stormtracks.cluster.errors import BackendError
+from stormtracks.cluster.facts import facts, versions
+from stormtracks.cluster.process import Process
 from stormtracks.cluster.pyro_task import Attempt, Outcome
 from tests.cluster import toy_tasks
 
@@ -172,6 +174,61 @@ def test_a_memory_blow_up_is_a_failure_with_the_remedy() -> None:
     assert outcome.error.startswith("MemoryError: ")
     assert outcome.error.endswith("remedy: allow a process more than 1 GiB (memory_limit)")
     assert one("tests.cluster.toy_tasks:memory", memory_limit_gib=None, arguments={"gib": 0.1}).status == "complete"
+
+
+# --- publishing
+
+
+def test_whoever_is_asked_may_let_an_attempt_publish_or_not(tmp_path: Path) -> None:
+    asked: list[Attempt] = []
+
+    def may_publish(attempt: Attempt) -> bool:
+        asked.append(attempt)
+        return attempt.ensemble_member != 2
+
+    with LocalBackend(toy_tasks.confirmed, arguments={"folder": str(tmp_path)}, may_publish=may_publish) as backend:
+        found = outcomes(backend, [1, 2, 3])
+    assert asked == [attempt(1), attempt(2), attempt(3)]
+    assert {member: one.status for member, one in found.items()} == {1: "complete", 2: "lost", 3: "complete"}
+    assert "no longer holds its lease" in found[2].error
+    # It costs nothing but that attempt, and leaves nothing.
+    assert found[1].result["pid"] == found[3].result["pid"]
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "3", "asked", "m1.nc", "m3.nc"}
+
+
+@pytest.mark.parametrize("overdue", [False, True])
+def test_an_attempt_that_asks_can_still_be_ended(tmp_path: Path, overdue: bool) -> None:
+    limit = 1.0 if overdue else 600.0
+    with LocalBackend(
+        toy_tasks.confirmed_at_the_barrier, time_limit=limit, arguments={"folder": str(tmp_path)}
+    ) as backend:
+        (worker,) = backend.workers()
+        backend.exchange(worker.name, [(attempt(1),)], [], 0.0)
+        poll_until(lambda: bool(backend.exchange(worker.name, [], [], 0.02)) or (tmp_path / "1").exists(), "it begins")
+        (tmp_path / "go").touch()
+        # Nobody listens while it asks.
+        poll_until((tmp_path / "asked").exists, "it asks")
+        if overdue:
+            time.sleep(limit)
+        (ended,) = backend.exchange(worker.name, [], [] if overdue else [attempt(1)], 0.0)
+        assert ended.status == ("timeout" if overdue else "lost")
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "go", "asked"}
+
+
+def test_whether_another_attempt_is_in_vain_and_how_the_process_ended() -> None:
+    by_member = {"1": "hopeless", "2": "remedied", "3": "exit_3", "4": "killed", "5": "double"}
+    with LocalBackend("tests.cluster.toy_tasks:chosen", arguments={"by_member": by_member}) as backend:
+        found = outcomes(backend, range(1, 6))
+    assert [found[member].permanent for member in range(1, 6)] == [True, True, False, False, False]
+    assert [found[member].exit_code for member in range(1, 6)] == [None, None, 3, -9, None]
+
+
+def test_the_worker_says_which_process_it_is_and_what_it_computes_with() -> None:
+    with LocalBackend(toy_tasks.double) as first, LocalBackend(toy_tasks.double) as second:
+        (one,), (other,) = first.workers(), second.workers()
+    assert one.process == Process.own()
+    assert one.facts == versions() | facts()
+    assert one.incarnation != other.incarnation
 
 
 def test_cancelling_ends_what_runs_and_what_waits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,12 +20,29 @@ import numpy as np
 import psutil
 import pytest
 
+from stormtracks.cluster.backends.base import Worker
 from stormtracks.cluster.backends.pyro import PyroBackend
+from stormtracks.cluster.errors import BackendError, ClusterError, WorkerEndedError
+from stormtracks.cluster.facts import facts, versions
 from stormtracks.cluster.listener import Change, Progress, Snapshot, Summary
-from stormtracks.cluster.manager import Manager
-from stormtracks.cluster.pyro_task import PyroTaskSchedule
+from stormtracks.cluster.manager import Limits, Manager
+from stormtracks.cluster.process import Process
+from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome, PyroTaskSchedule
+from stormtracks.cluster.pyro_worker import PyroWorker
 from stormtracks.cluster.roots import place_proof
-from stormtracks.cluster.transport import Address, Connection, register_name, start_nameserver
+from stormtracks.cluster.schedule.rules import Rules
+from stormtracks.cluster.wire.certificates import host_certificate, make_certificates
+from stormtracks.cluster.wire.credentials import credentials_in
+from stormtracks.cluster.wire.transport import (
+    Address,
+    Connection,
+    exposed,
+    list_names,
+    register_name,
+    serve,
+    start_nameserver,
+    use_credentials,
+)
 from stormtracks.grid import Grid
 from stormtracks.settings.campaign import CampaignSettings
 from stormtracks.synthetic import SyntheticEnsemble, write
@@ -54,6 +72,9 @@ class Recorder:
     def changed(self, change: Change, progress: Progress) -> None:
         self.changes.append(change)
         self._react(change)
+
+    def draining(self, running: int) -> None:
+        """What is waited for shows in the rows."""
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         self.rows.append(snapshot().rows[0][1])
@@ -91,11 +112,12 @@ def campaign(tmp_path: Path) -> CampaignSettings:
 
 
 def run(campaign: CampaignSettings, nameserver: Address, listener: Recorder, members: int, **options: Any) -> Summary:
-    schedule = PyroTaskSchedule(2000, 2000, members, max_attempts=options.pop("max_attempts", 2))
     cluster = campaign.cluster
-    limits = {"heartbeat": cluster.heartbeat, "silence": 1.5 * cluster.silence, "patience": cluster.patience}
+    rules = Rules(max_attempts=options.pop("max_attempts", 2), lease=cluster.given_up_after)
+    schedule = PyroTaskSchedule(2000, 2000, members, rules=rules)
+    limits = Limits(cluster.heartbeat, 2 * cluster.given_up_after, cluster.patience)
     with PyroBackend(campaign, nameserver) as backend:
-        return Manager(schedule, backend, listener, **(limits | options)).run()
+        return Manager(schedule, backend, listener, limits=limits, **options).run()
 
 
 def test_workers_share_the_work_and_wait_for_the_next_manager(campaign: CampaignSettings, nameserver: Address) -> None:
@@ -261,7 +283,7 @@ def test_other_versions_are_refused_with_both_values_and_the_rest_goes_on(
         assert run(campaign, nameserver, listener, 20).ok
     assert listener.workers("complete") == {"squall"}
     assert f"numpy 1.26.0 there and {np.__version__} here, Python 3.10 there and" in caplog.text
-    assert caplog.text.count("worker gale has other versions") == 1
+    assert caplog.text.count("worker gale: it has other versions") == 1
 
 
 def test_no_usable_worker_ends_within_the_bound_and_tells_what_was_tried(tmp_path: Path, nameserver: Address) -> None:
@@ -278,7 +300,7 @@ def test_no_usable_worker_ends_within_the_bound_and_tells_what_was_tried(tmp_pat
     assert first == "no worker came within 5 s"
     breeze_line, gale_line, squall_line = others
     assert breeze_line.startswith("  breeze: nobody listens on 127.0.0.1:")
-    assert gale_line.startswith("  gale: worker gale has other versions than the manager: stormtracks 0.0.1 there and")
+    assert gale_line.startswith("  gale: it has other versions than the manager: stormtracks 0.0.1 there and")
     assert squall_line.startswith("  squall: not registered with the name server at {}:{}; ".format(*nameserver))
 
 
@@ -293,22 +315,24 @@ def test_a_worker_whose_children_cannot_start_is_not_asked_again(
 
 
 def test_a_hung_worker_does_not_keep_the_manager_from_stopping(campaign: CampaignSettings, nameserver: Address) -> None:
-    slow = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"silence": 50.0})})
+    slow = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"lease": 50.0})})
     with worker_process("gale", nameserver, toy="nap") as gale:
 
         def react(change: Change) -> None:
             if change.event == "begun":
                 gale.send_signal(signal.SIGSTOP)
                 manager.stop()
+                manager.stop()
 
         listener = Recorder(react)
         with PyroBackend(slow, nameserver) as backend:
-            manager = Manager(PyroTaskSchedule(2000, 2000, 3), backend, listener, heartbeat=0.2, patience=BOUND)
+            limits = Limits(heartbeat=0.2, patience=BOUND)
+            manager = Manager(PyroTaskSchedule(2000, 2000, 3), backend, listener, limits=limits)
             began = time.monotonic()
             summary = manager.run()
             assert time.monotonic() - began < 20
         assert summary.interrupted
-        assert summary.counts["outstanding"] == 3
+        assert summary.counts["outstanding"] + summary.counts["working"] == 3
 
 
 def test_one_thread_for_each_worker_and_a_few_more(campaign: CampaignSettings, nameserver: Address) -> None:
@@ -321,6 +345,245 @@ def test_one_thread_for_each_worker_and_a_few_more(campaign: CampaignSettings, n
         assert run(campaign, nameserver, listener, 60).ok
     # The name server's threads for those who ask are in this process, too.
     assert max(counts) <= before + 6 + 8 + 1 + 6
+
+
+# --- what the backend says by itself
+
+
+def attempt(member: int) -> Attempt:
+    return Attempt(1, 2000, member, "vort_track")
+
+
+def the_worker(backend: PyroBackend) -> Worker:
+    """The one worker, once it can be used."""
+    poll_until(backend.workers, f"there is a worker: {backend.troubles()}")
+    (worker,) = backend.workers()
+    return worker
+
+
+def until_it_ends(backend: PyroBackend, begin: list[Assignment]) -> Outcome:
+    """Exchange until something has ended."""
+    found: list[Outcome] = []
+    deadline = time.monotonic() + BOUND
+    while not found:
+        assert time.monotonic() < deadline
+        found = backend.exchange("gale", begin, [], 0.2)
+        begin = []
+    return found[0]
+
+
+def problem_of(backend: PyroBackend) -> BackendError:
+    """What an exchange says in the end."""
+    with pytest.raises(BackendError) as caught:
+        poll_until(lambda: backend.exchange("gale", [], [], 0.1) is None, "it is given up")
+    return caught.value
+
+
+def test_a_worker_tells_what_it_is(campaign: CampaignSettings, nameserver: Address) -> None:
+    with worker_process("gale", nameserver, slots=3) as process, PyroBackend(campaign, nameserver) as backend:
+        worker = the_worker(backend)
+        assert (worker.name, worker.slots, worker.running) == ("gale", 3, ())
+        assert worker.process == Process.find(process.pid)
+        assert worker.facts == versions() | facts()
+
+
+def test_a_name_server_that_does_not_trust_the_manager_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    campaign = toy_campaign(tmp_path, certificates=tmp_path / "certs")
+    make_certificates(campaign)
+    for name, content in host_certificate(campaign, "here", also="127.0.0.1").files.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    with ExitStack() as stack:
+        stack.callback(use_credentials, None)
+        use_credentials(credentials_in(tmp_path))
+        service = stack.enter_context(start_nameserver(("127.0.0.1", 0)))
+        use_credentials(None)
+        summary = run(campaign, service.address, Recorder(), 3)
+    assert summary.seconds < campaign.cluster.patience / 2
+    assert "no worker came" in summary.problem
+    assert re.search(r"name server: .*TLS.* remedy: ", summary.problem)
+    warnings = [one.getMessage() for one in caplog.records if one.getMessage().startswith("name server: ")]
+    assert len(warnings) == 1
+    assert "remedy: " in warnings[0]
+
+
+def test_a_manager_that_is_started_again_goes_on_with_what_runs(
+    campaign: CampaignSettings, nameserver: Address, tmp_path: Path
+) -> None:
+    arguments = {"folder": str(tmp_path)}
+    again: dict[str, Any] = {"campaign_id": "storms", "epoch": 2}
+    with ExitStack() as stack:
+        stack.enter_context(worker_process("gale", nameserver, toy="wait_at_the_barrier", arguments=arguments))
+        first = stack.enter_context(PyroBackend(campaign, nameserver, campaign_id="storms", epoch=1))
+        before = the_worker(first)
+        first.exchange("gale", [(attempt(1),)], [], 0.0)
+        poll_until(lambda: first.exchange("gale", [], [], 0.0) == [] and (tmp_path / "1").exists(), "it begins")
+        second = stack.enter_context(PyroBackend(campaign, nameserver, **again))
+        worker = the_worker(second)
+        assert (worker.incarnation, worker.running) == (before.incarnation, (attempt(1),))
+        assert worker.session != before.session
+        # The first one is overtaken, and is not served again.
+        assert isinstance(problem_of(first), WorkerEndedError)
+        poll_until(lambda: "epoch 1 of the campaign is over" in first.troubles().get("gale", ""), "it is refused")
+        (tmp_path / "go").touch()
+        outcome = until_it_ends(second, [])
+        assert (outcome.attempt, outcome.status) == (attempt(1), "complete")
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_worker_that_has_ended_is_told_from_one_that_is_silent(
+    campaign: CampaignSettings, nameserver: Address, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    if not here:
+        monkeypatch.setattr("stormtracks.cluster.process._boot", lambda: "another machine")
+    with worker_process("gale", nameserver, toy="hang") as process, PyroBackend(campaign, nameserver) as backend:
+        the_worker(backend)
+        backend.exchange("gale", [(attempt(1),)], [], 0.0)
+        process.kill()
+        process.wait()
+        problem = problem_of(backend)
+        assert isinstance(problem, WorkerEndedError) == here
+        assert (f"its process {process.pid} has ended" if here else "no answer for 2.5 s") in problem.what
+
+
+def test_a_stopped_worker_may_go_on_until_its_lease_ends(campaign: CampaignSettings, nameserver: Address) -> None:
+    with worker_process("gale", nameserver, toy="hang") as process, PyroBackend(campaign, nameserver) as backend:
+        the_worker(backend)
+        backend.exchange("gale", [(attempt(1),)], [], 0.0)
+        process.send_signal(signal.SIGSTOP)
+        problem = problem_of(backend)
+        assert not isinstance(problem, WorkerEndedError)
+        assert "no answer for 2.5 s" in problem.what
+        process.send_signal(signal.SIGCONT)
+        # Its lease was over: nothing goes on.
+        assert the_worker(backend).running == ()
+
+
+def test_the_worker_that_takes_a_place_tells_whether_the_one_before_has_ended(
+    campaign: CampaignSettings, nameserver: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine, of whose processes nothing is known here."""
+    monkeypatch.setattr("stormtracks.cluster.process._boot", lambda: "another machine")
+    lasting = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"lease": 10 * BOUND})})
+    with PyroBackend(lasting, nameserver) as backend, worker_process("gale", nameserver, toy="hang") as process:
+        before = the_worker(backend)
+        backend.exchange("gale", [(attempt(1),)], [], 0.0)
+        process.kill()
+        process.wait()
+        with worker_process("gale", nameserver):
+            # Whoever has driven the one hears of its end, even when there is the other.
+            poll_until(lambda: [one for one in backend.workers() if one != before], "the other one comes")
+            problem = problem_of(backend)
+            assert isinstance(problem, WorkerEndedError)
+            assert f"its process {process.pid} has ended" in problem.what
+            assert the_worker(backend).incarnation != before.incarnation
+            assert until_it_ends(backend, [(attempt(1),)]).status == "complete"
+
+
+def test_the_names_of_the_dead_are_removed_and_no_others(campaign: CampaignSettings, nameserver: Address) -> None:
+    register_name(nameserver, "stormtracks.toys.worker_ghost", "PYRO:stormtracks.worker-gone@127.0.0.1:9")
+    register_name(nameserver, "stormtracks.other.worker_ghost", "PYRO:stormtracks.worker-gone@127.0.0.1:9")
+    with PyroBackend(campaign, nameserver) as backend, worker_process("squall", nameserver):
+        with worker_process("gale", nameserver) as process:
+            poll_until(lambda: len(backend.workers()) == 2, "they come")
+            process.kill()
+            process.wait()
+            problem_of(backend)
+        left = {"stormtracks.other.worker_ghost", "stormtracks.toys.worker_squall"}
+        poll_until(lambda: set(list_names(nameserver, "stormtracks.")) == left, "their names go")
+        assert "has ended" in backend.troubles()["gale"]
+        assert "nobody listens" in backend.troubles()["ghost"]
+
+
+def test_a_name_that_stands_for_another_worker_takes_that_from_nobody(
+    campaign: CampaignSettings, nameserver: Address
+) -> None:
+    with worker_process("gale", nameserver), worker_process("squall", nameserver), ExitStack() as stack:
+        backend = stack.enter_context(PyroBackend(campaign, nameserver))
+        poll_until(lambda: len(backend.workers()) == 2, "they come")
+        before = {worker.name: worker.session for worker in backend.workers()}
+        gale = str(registered(nameserver, "gale"))
+        register_name(nameserver, "stormtracks.toys.worker_squall", gale)
+        register_name(nameserver, "stormtracks.toys.worker_ghost", gale)
+        problem = f"its name stands for another worker, 'gale', at {gale.rpartition('@')[2]}"
+        poll_until(lambda: backend.troubles().get("ghost") == problem, "it is told")
+        poll_until(lambda: registered(nameserver, "squall") not in (None, gale), "squall takes its name back")
+        assert {worker.name: worker.session for worker in backend.workers()} == before
+
+
+def test_another_processor_is_kept_on_record_or_refused_with_both_values(
+    campaign: CampaignSettings, nameserver: Address
+) -> None:
+    strict = campaign.model_copy(update={"cluster": campaign.cluster.model_copy(update={"strict_cpu": True})})
+    with worker_process("gale", nameserver, facts={"processor": "abacus"}):
+        with PyroBackend(campaign, nameserver) as backend:
+            assert the_worker(backend).facts["processor"] == "abacus"
+        with PyroBackend(strict, nameserver) as backend:
+            poll_until(lambda: "abacus" in backend.troubles().get("gale", ""), "it is refused")
+            assert f"its processor is abacus, the manager's {facts()['processor']}" in backend.troubles()["gale"]
+            assert backend.workers() == ()
+
+
+class Impostor:
+    """Answers as a worker does, but for what is spoiled."""
+
+    def __init__(self, **spoiled: Any) -> None:
+        self._spoiled = spoiled
+
+    @exposed
+    def hello(self) -> Any:
+        return self._spoiled.get("hello", PyroWorker("gale").hello())
+
+    @exposed
+    def open(self, order: dict[str, Any]) -> Any:
+        return self._spoiled.get("open", {"running": []})
+
+    @exposed
+    def exchange(self, *arguments: Any) -> Any:
+        return self._spoiled["exchange"]
+
+    @exposed
+    def running(self) -> Any:
+        return self._spoiled["running"]
+
+    @exposed
+    def end(self, session: str) -> None:
+        pass
+
+
+RESULTLESS = [[1, 2000, 1, "vort_track"], "complete"]
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "says"),
+    [
+        ({"hello": None}, "malformed answer to hello"),
+        ({"hello": {"name": "gale"}}, "malformed answer to hello: host"),
+        ({"open": []}, "malformed answer to open"),
+        ({"open": {"running": [[1, 2000, 1]]}}, "malformed answer to open: running.0"),
+        ({"exchange": {"outcomes": []}}, "malformed answer to exchange: draining"),
+        ({"exchange": {"outcomes": [[*RESULTLESS, "[1]", "", 0.0, False, None]], "draining": False}}, "no JSON object"),
+        ({"exchange": {"outcomes": [[*RESULTLESS, "[" * 9999, "", 0, False, None]], "draining": False}}, "is no JSON"),
+        ({"exchange": {"outcomes": [[*RESULTLESS, "{}", "", -1.0, False, None]], "draining": False}}, "outcomes.0.4"),
+        ({"running": "nothing", "exchange": None}, "malformed answer to exchange"),
+    ],
+)
+def test_a_malformed_answer_is_the_workers_problem(
+    campaign: CampaignSettings, nameserver: Address, spoiled: dict[str, Any], says: str
+) -> None:
+    with serve(Impostor(**spoiled), "stormtracks.worker-1", ("127.0.0.1", 0)) as service:
+        register_name(nameserver, "stormtracks.toys.worker_gale", service.uri)
+        with PyroBackend(campaign, nameserver) as backend:
+            if "exchange" in spoiled:
+                the_worker(backend)
+                if "running" in spoiled:
+                    with pytest.raises(ClusterError, match="malformed list of what runs"):
+                        backend.running("gale")
+                assert says in problem_of(backend).what
+            poll_until(lambda: says in backend.troubles().get("gale", ""), "it is told")
+            assert backend.workers() == ()
 
 
 # --- the commands, with science
@@ -426,11 +689,36 @@ def test_the_embedded_worker_is_started_again_when_it_dies(archive: Path, tmp_pa
     assert f"its process {worker.pid} has ended with exit status -9" in err
 
 
+def test_a_task_that_takes_the_embedded_worker_along_is_given_up_and_all_else_is_done(
+    archive: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        command("cli", "run", archive / "c.toml", "--out", tmp_path, "--json", "--workers", "1"),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"STORMTRACKS_RUN__MAX_LOSSES": "4"},
+    )
+    assert process.stdout is not None
+    events: Counter[str] = Counter()
+    deadly = None
+    for line in process.stdout:
+        event = json.loads(line)
+        events[event["event"]] += 1
+        if event["event"] == "begun":
+            deadly = deadly or (event["year"], event["member"])
+            if (event["year"], event["member"]) == deadly:
+                (worker,) = psutil.Process(process.pid).children()
+                worker.kill()
+    assert process.wait(BOUND) == 1
+    assert (events["lost"], events["failure"], events["complete"]) == (3, 1, 5)
+
+
 def test_ctrl_c_ends_the_embedded_cluster_and_a_killed_manager_takes_it_along(archive: Path, tmp_path: Path) -> None:
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         out = tmp_path / str(number)
         process = subprocess.Popen(
-            command("cli", "run", archive / "c.toml", "--out", out, "--json"),
+            command("cli", "run", archive / "c.toml", "--out", out, "--json", "--workers", "1"),
             stdout=subprocess.PIPE,
             text=True,
             process_group=0,
@@ -441,8 +729,11 @@ def test_ctrl_c_ends_the_embedded_cluster_and_a_killed_manager_takes_it_along(ar
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("stormtracks.cluster.pyro_worker" in one.cmdline() for one in family)
         os.killpg(process.pid, number)
-        process.communicate(timeout=BOUND)
+        said, _ = process.communicate(timeout=BOUND)
         assert process.returncode == status
+        if number == signal.SIGINT:  # what ran has ended by itself
+            events = Counter(json.loads(line)["event"] for line in said.splitlines())
+            assert (events["draining"], events["lost"], events["begun"] + 1) == (1, 0, events["complete"])
         poll_until(lambda family=family: not any(map(alive, family)), "the worker and its children go")
         # Only who is killed may leave something behind, for the next run to clean up.
         for left in out.rglob(".stormtracks*"):
