@@ -16,9 +16,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TextIO
 
 from stormtracks.cluster.listener import Change, Listener, Progress, Snapshot, Summary
-from stormtracks.cluster.pyro_task import Attempt
+from stormtracks.cluster.pyro_task import Attempt, Failure
 
-__all__ = ["JsonBoard", "LiveBoard", "PlainBoard", "duration", "make_board", "one_line", "report", "task_text"]
+__all__ = [
+    "JsonBoard",
+    "LiveBoard",
+    "PlainBoard",
+    "draining_text",
+    "duration",
+    "make_board",
+    "one_line",
+    "report",
+    "task_text",
+    "unreadable_text",
+]
 
 _REDRAW_AFTER_CHANGE = 0.25
 _REDRAW_CLOCKS = 0.9
@@ -85,6 +96,10 @@ class LiveBoard:
         """Draw again soon."""
         self._changed = True
 
+    def draining(self, running: int) -> None:
+        """Draw again soon; the board says it from now on."""
+        self._changed = True
+
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """Draw again if it is time."""
         if self._clock() - self._drawn_at >= (_REDRAW_AFTER_CHANGE if self._changed else _REDRAW_CLOCKS):
@@ -117,9 +132,13 @@ class PlainBoard:
 
     def changed(self, change: Change, progress: Progress) -> None:
         """Write a line, if the task has ended."""
-        shown = change.event in ("failure", "timeout", "lost")
+        shown = change.event in ("again", "failure", "lost", "quarantined", "timeout")
         if shown or (change.event in ("complete", "found") and not self._quiet):
             print(_change_line(change, progress, self._noun), file=self._stream, flush=True)
+
+    def draining(self, running: int) -> None:
+        """Write what is waited for."""
+        print(draining_text(running), file=self._stream, flush=True)
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """Lines that are written stay."""
@@ -132,12 +151,14 @@ class PlainBoard:
 class JsonBoard:
     """One JSON object per line.
 
-    Each change: ``event`` (begun, complete, found, failure, timeout, lost), ``year``, ``member``, ``task``,
-    ``attempt``, ``worker``, ``seconds``, ``result`` (object or null), ``error``, ``finished``, ``total``,
-    ``tasks_per_minute`` and ``seconds_left`` (null until known). The last line: ``event`` is ``end``, with ``counts``
+    Each change: ``event`` (begun, complete, found, again, failure, timeout, lost, quarantined), ``year``, ``member``,
+    ``task``, ``attempt``, ``worker``, ``seconds``, ``result`` (object or null), ``error``, ``finished``, ``total``,
+    ``tasks_per_minute`` and ``seconds_left`` (null until known). When it is being stopped: ``event`` is ``draining``,
+    with ``running``, the number of attempts that are waited for. The last line: ``event`` is ``end``, with ``counts``
     by status, ``total``, ``found``, ``totals`` of the whole numbers in the results, ``failures`` (a list of ``year``,
-    ``member``, ``attempts``: a list of ``number``, ``status``, ``worker``, ``reason``), ``interrupted``, ``problem``,
-    ``seconds``, ``resume``. A number that is not finite is written as null.
+    ``member``, ``attempts``: a list of ``number``, ``status``, ``worker``, ``reason``, ``forgiven``),
+    ``quarantined`` (reasons by worker), ``interrupted``, ``problem``, ``seconds``, ``resume``, ``unreadable`` (results
+    that were not checked, as their input is not there any more). A number that is not finite is written as null.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -165,6 +186,10 @@ class JsonBoard:
             seconds_left=progress.seconds_left,
         )
 
+    def draining(self, running: int) -> None:
+        """Write how many attempts are waited for."""
+        self._write(event="draining", running=running)
+
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """Lines that are written stay."""
 
@@ -175,7 +200,13 @@ class JsonBoard:
                 "year": reasons[0].attempt.year,
                 "member": reasons[0].attempt.ensemble_member,
                 "attempts": [
-                    {"number": one.attempt.number, "status": one.status, "worker": one.worker, "reason": one.reason}
+                    {
+                        "number": one.attempt.number,
+                        "status": one.status,
+                        "worker": one.worker,
+                        "reason": one.reason,
+                        "forgiven": one.forgiven,
+                    }
                     for one in reasons
                 ],
             }
@@ -188,10 +219,12 @@ class JsonBoard:
             found=summary.found,
             totals=summary.totals,
             failures=failures,
+            quarantined=summary.quarantined,
             interrupted=summary.interrupted,
             problem=summary.problem,
             seconds=summary.seconds,
             resume=summary.resume,
+            unreadable=summary.unreadable,
         )
 
     def _write(self, **document: Any) -> None:
@@ -206,9 +239,10 @@ def report(summary: Summary, noun: str = "tracks") -> list[str]:
     lines = []
     for reasons in summary.failures:
         lines.append(f"{task_text(reasons[0].attempt)} {reasons[-1].status}")
-        lines += [
-            f"  attempt {one.attempt.number} on {one.worker}: {one.status}: {one_line(one.reason)}" for one in reasons
-        ]
+        lines += [_failure_line(one) for one in reasons]
+    lines += [f"worker {name} gets no more work: {one_line(reason)}" for name, reason in summary.quarantined.items()]
+    if summary.unreadable:
+        lines.append(unreadable_text(summary.unreadable))
     if summary.problem:
         lines += f"the campaign could not go on: {summary.problem}".split("\n")
     if summary.interrupted:
@@ -225,17 +259,41 @@ def report(summary: Summary, noun: str = "tracks") -> list[str]:
     return lines
 
 
+def _failure_line(failure: Failure) -> str:
+    forgiven = ", forgiven" if failure.forgiven else ""
+    reason = one_line(failure.reason)
+    return f"  attempt {failure.attempt.number} on {failure.worker}: {failure.status}{forgiven}: {reason}"
+
+
+_WORDS = {"again": "to be done again", "found": "complete already"}
+
+
 def _change_line(change: Change, progress: Progress, noun: str) -> str:
-    words = [task_text(change.attempt), "complete already" if change.event == "found" else change.event]
+    if change.event == "quarantined":
+        return f"worker {change.worker} gets no more work: {one_line(change.error)}"
+    words = [task_text(change.attempt), _WORDS.get(change.event, change.event)]
     if change.result is not None and noun in change.result:
         words.append(f"{change.result[noun]} {noun}")
-    if change.event != "found":
+    if change.event not in _WORDS:
         words.append(f"{change.seconds:.1f} s")
     left = "unknown" if progress.seconds_left is None else duration(progress.seconds_left)
     words.append(f"({progress.finished} of {progress.total}, ETA {left})")
-    if change.error:
+    if change.event == "again":
+        words.append(one_line(change.error))
+    elif change.error:
         words.append(f"attempt {change.attempt.number} on {change.worker}: {one_line(change.error)}")
     return " ".join(words)
+
+
+def draining_text(running: int) -> str:
+    """That a campaign is being stopped, and how to stop it at once."""
+    what = "1 task still runs" if running == 1 else f"{running} tasks still run"
+    return f"stopping: {what}; Ctrl-C again stops at once"
+
+
+def unreadable_text(count: int) -> str:
+    """That results were kept although they could not be checked."""
+    return f"input not there any more: {count} {'result' if count == 1 else 'results'} not checked"
 
 
 def task_text(attempt: Attempt) -> str:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from stormtracks.cluster.board import duration, one_line, task_text
+from stormtracks.cluster.board import draining_text, duration, one_line, task_text, unreadable_text
 from stormtracks.cluster.listener import Snapshot, WorkerState
 from stormtracks.cluster.pyro_task import GLYPHS
 
@@ -64,8 +64,12 @@ def _head(snapshot: Snapshot, width: int) -> list[Text]:
     counts = _counts_text(snapshot.counts, names=True)
     if counts.cell_len > width:
         counts = _counts_text(snapshot.counts, names=False)
-    timing = "   ".join(part for part in (pace, left) if part) or "pace and ETA after the first task"
-    return [title, Text.assemble(bar, (numbers, "bold")), Text(timing), counts, Text()]
+    unchecked = f"{snapshot.unchecked} results of before to be checked" if snapshot.unchecked else ""
+    unreadable = unreadable_text(snapshot.unreadable) if snapshot.unreadable else ""
+    timing = "   ".join(part for part in (pace, left, unchecked, unreadable) if part)
+    timing = timing or "pace and ETA after the first task"
+    second = Text(draining_text(snapshot.counts["working"]), "bold") if snapshot.draining else Text(timing)
+    return [title, Text.assemble(bar, (numbers, "bold")), second, counts, Text()]
 
 
 def _counts_text(counts: Mapping[str, int], *, names: bool) -> Text:
@@ -91,7 +95,9 @@ def _worker_lines(workers: Sequence[WorkerState], width: int) -> list[Text]:
     lines = []
     for state in workers:
         line = Text(state.worker.name.ljust(indent), style="bold")
-        if not state.running:
+        if state.trouble:
+            line.append(f"{one_line(state.trouble)}   ", "magenta")
+        elif not state.running:
             line.append("idle", _FAINT)
         for attempt, seconds in sorted(state.running, key=lambda item: -item[1]):
             again = f" attempt {attempt.number}" if attempt.number > 1 else ""
@@ -109,7 +115,7 @@ def _worker_lines(workers: Sequence[WorkerState], width: int) -> list[Text]:
 def _failure_lines(snapshot: Snapshot) -> list[Text]:
     lines = []
     for failure in snapshot.last_failures:
-        glyph = GLYPHS[failure.status]
+        glyph = GLYPHS.get(failure.status, GLYPHS["failure"])
         attempt = f"{task_text(failure.attempt)} attempt {failure.attempt.number}"
         lines.append(Text.assemble((glyph, _STYLES[glyph]), f" {attempt} ", (one_line(failure.reason), _FAINT)))
     return lines

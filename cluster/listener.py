@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stormtracks.cluster.backends.base import Worker
@@ -19,17 +19,20 @@ class Change:
     Parameters
     ----------
     event : str
-        ``begun``; ``complete``; ``found``: complete already, and not run again; ``failure``; ``timeout``;
-        ``lost``: the attempt ended through no fault of its own; the task will be handed out again, and until then is
-        outstanding, or shows a timeout if its worker is gone.
+        ``begun``; ``complete``; ``found``: complete already, and not run again; ``again``: was complete, but its
+        result is not what it was or should be; ``failure``; ``timeout``; ``lost``: the attempt ended through no fault
+        of its own; the task will be handed out again, and until then is outstanding, or shows a timeout if its worker
+        is gone; ``quarantined``: after this attempt its worker gets no more work.
     attempt : Attempt
+        The last one that was made, where the event is none of an attempt.
     worker : str
+        Empty where there was none.
     seconds : float
         How long the attempt ran.
     result : mapping
         What the task returned, if complete or found.
     error : str
-        The reason, if it failed, timed out or was lost.
+        The reason, unless it has begun or is complete.
     """
 
     event: str
@@ -52,15 +55,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker, and the attempts it makes with the seconds since they were handed out."""
+    """A worker, the attempts it makes with the seconds since they were handed out, and why it gets no more, if so."""
 
     worker: Worker
     running: tuple[tuple[Attempt, float], ...] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a board shows, at one moment: `rows` holds each year with one glyph per member."""
+    """All that a board shows, at one moment.
+
+    `rows` holds each year with one glyph per member; `unchecked` is the number of results of before that are still to
+    be looked at, `unreadable` of those that were kept although their input is not there any more; `draining` says
+    whether nothing more is handed out, and what runs is waited for.
+    """
 
     task: str
     members: tuple[int, ...]
@@ -70,6 +79,9 @@ class Snapshot:
     seconds: float
     workers: tuple[WorkerState, ...] = ()
     last_failures: tuple[Failure, ...] = ()
+    unchecked: int = 0
+    unreadable: int = 0
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,10 @@ class Summary:
         How long it took.
     resume : str
         The command that goes on with it.
+    quarantined : mapping
+        Workers that were given no more work because they failed whatever they got, with the reason.
+    unreadable : int
+        Results of before that were kept although they could not be checked, as their input is not there any more.
     """
 
     counts: Mapping[str, int]
@@ -107,6 +123,8 @@ class Summary:
     problem: str
     seconds: float
     resume: str = ""
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
     @property
     def ok(self) -> bool:
@@ -122,6 +140,9 @@ class Listener(Protocol):
 
     def changed(self, change: Change, progress: Progress) -> None:
         """Something happened to a task."""
+
+    def draining(self, running: int) -> None:
+        """The campaign is being stopped: nothing more is handed out, and so many attempts are waited for."""
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """Called often, at least with every heartbeat; ask for a snapshot only if it is time to show one."""

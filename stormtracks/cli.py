@@ -7,16 +7,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stormtracks import __version__
+from stormtracks.arguments import COMPLETE, FAILED, INTERRUPTED, USAGE, make_parser
 from stormtracks.errors import ResultsError, StormtracksError
 
 __all__ = ["main"]
-
-COMPLETE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if sys.stdout is None:  # closed by whoever called
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
-        status: int = arguments.command(arguments)
+        status = _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -58,200 +56,7 @@ def _is_settings_error(error: Exception) -> bool:
     return isinstance(error, SettingsError)
 
 
-# --- what can be typed
-
-
-_STATUSES = "Exit status: 0 all complete, 1 something failed, 2 usage or settings are wrong, 3 no worker, 130 Ctrl-C"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stormtracks",
-        description="Find and follow cyclones in every member of an ensemble reanalysis or forecast.",
-        epilog=f"To begin with, try: stormtracks demo. COMMAND --help tells more. {_STATUSES}.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_run(commands)
-    _add_status(commands)
-    _add_track(commands)
-    _add_settings(commands)
-    _add_hosts(commands)
-    return parser
-
-
-def _add_demo(commands: Any) -> None:
-    demo = commands.add_parser(
-        "demo",
-        help="track a small synthetic ensemble and compare with its known storms",
-        description="Write a small synthetic ensemble in the layout of 20CR version 2, track it, compare the tracks "
-        "with the known storms, and draw a map (extra 'plot'). The same command again does only what is missing.",
-        epilog=_STATUSES,
-    )
-    demo.add_argument(
-        "--out",
-        type=Path,
-        default=Path("stormtracks-demo"),
-        metavar="DIR",
-        help="folder for data, campaign file, results and map; default: %(default)s",
-    )
-    demo.add_argument(
-        "--years",
-        default="2001-2002",
-        metavar="FIRST-LAST",
-        help="December of the first to January of the last year, or November and December of one; default: %(default)s",
-    )
-    demo.add_argument("--members", type=_count, default=6, metavar="N", help="ensemble members; default: %(default)s")
-    demo.add_argument(
-        "--seed", type=_not_negative, default=0, metavar="N", help="of all that is random; default: %(default)s"
-    )
-    _add_run_options(demo)
-    demo.set_defaults(command=_demo, on_error=USAGE)
-
-
-def _add_run(commands: Any) -> None:
-    run = commands.add_parser(
-        "run",
-        help="run a campaign, or what is left of it",
-        description="Track every year and member of a campaign, on the hosts of its cluster or on this machine. What "
-        "is complete and intact is not run again: the same command goes on where another one was stopped.",
-        epilog=_STATUSES,
-    )
-    run.add_argument(
-        "campaign",
-        type=Path,
-        metavar="CAMPAIGN.toml",
-        help="years, members, data and parameters; `stormtracks settings` lists what can stand in it",
-    )
-    run.add_argument("--out", type=Path, metavar="DIR", help="folder of results and status (results.root)")
-    _add_run_options(run)
-    # Tasks that fail are told in the summary: an error has kept the campaign from starting.
-    run.set_defaults(command=_run, on_error=USAGE)
-
-
-def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", type=_count, metavar="N", help="worker processes (run.workers); default: 2")
-    command.add_argument(
-        "--backend",
-        choices=["local", "pyro"],
-        help="what carries the work (run.backend): pyro, the cluster's hosts or one worker on this machine; local, no "
-        "network at all; default: pyro",
-    )
-    command.add_argument(
-        "--replace", action="store_true", help="delete results of other settings in the folder, instead of refusing it"
-    )
-    board = command.add_mutually_exclusive_group()
-    board.add_argument("--quiet", action="store_true", help="only failures, and the counts at the end")
-    board.add_argument(
-        "--json", action="store_true", help="one JSON object per change and line, the last with all counts"
-    )
-
-
-def _add_status(commands: Any) -> None:
-    status = commands.add_parser(
-        "status",
-        help="how far the campaign in a results folder is",
-        description="Show how far a campaign is, running or not: a row per year with a sign per member (- outstanding, "
-        "W working, + complete, F failure, T timeout), the failures with their reasons, and how to go on.",
-    )
-    status.add_argument("out", type=Path, metavar="DIR", help="the folder given as --out, or results.root")
-    status.add_argument("--json", action="store_true", help="as one JSON object")
-    status.set_defaults(command=_status, on_error=FAILED)
-
-
-def _add_track(commands: Any) -> None:
-    track = commands.add_parser(
-        "track",
-        help="track the storms in CF NetCDF files",
-        description="Track the storms in CF NetCDF files, taken as one series in order of time, and write one file of "
-        "tracks. What no option sets comes from the site file and the environment, as in a campaign.",
-        epilog="For example: stormtracks track msl_*.nc --variable msl --threshold 99000 --min-points 8 -o lows.nc",
-    )
-    track.add_argument("files", type=Path, nargs="+", metavar="FILE", help="NetCDF files, in any order")
-    field = track.add_mutually_exclusive_group(required=True)
-    field.add_argument("--variable", metavar="NAME", help="variable to follow: name, CF standard name or alias")
-    field.add_argument("--wind", type=_pair, metavar="U,V", help="eastward and northward wind, to follow its vorticity")
-    track.add_argument("--level", metavar="HPA", help="pressure level, where the files have several")
-    track.add_argument("--member", type=int, metavar="N", help="ensemble member; default: all")
-    track.add_argument(
-        "--mode", choices=["max", "min"], help="maxima or minima; default: minima of pressure, maxima of all else"
-    )
-    track.add_argument(
-        "--threshold",
-        metavar="X",
-        help="value a centre must reach, in SI units (Pa, s-1), or none; default: 4e-5 for vorticity, else none",
-    )
-    track.add_argument("--merge-km", metavar="KM", help="the weaker of two closer centres is absorbed; default: 0")
-    track.add_argument(
-        "--method",
-        choices=["nearest", "assignment"],
-        help="link to the nearest centre, or as is best for all storms together; default: nearest",
-    )
-    track.add_argument("--min-points", metavar="N", help="shortest track kept; default: 6")
-    track.add_argument("--max-speed", metavar="M/S", help="fastest a storm may travel; default: 40")
-    track.add_argument("--max-gap", metavar="N", help="time steps a storm may go unseen; default: 0")
-    track.add_argument(
-        "--gaps",
-        choices=["error", "cut"],
-        help="at a gap in time inside a file: stop, or cut the tracks; default: error",
-    )
-    track.add_argument(
-        "--missing",
-        choices=["error", "mask"],
-        help="at missing values: stop, or leave out what is beside; default: error",
-    )
-    track.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("tracks.nc"),
-        metavar="FILE",
-        help="file of tracks to write; default: %(default)s",
-    )
-    track.set_defaults(command=_track, on_error=FAILED)
-
-
-def _add_settings(commands: Any) -> None:
-    settings = commands.add_parser(
-        "settings",
-        help="show every setting of a campaign, or the defaults",
-        description="Show every setting as a campaign file would hold it. A value comes from the strongest source that "
-        "gives it: default < preset < site file < campaign file < environment < command line.",
-        epilog="Site file: ~/.config/stormtracks/site.toml, or the one that STORMTRACKS_SITE names; "
-        "environment: STORMTRACKS_TRACKING__MIN_POINTS=8 sets tracking.min_points",
-    )
-    settings.add_argument("campaign", type=Path, nargs="?", metavar="CAMPAIGN.toml", help="default: no campaign file")
-    settings.add_argument("--origin", action="store_true", help="say where each value came from")
-    settings.set_defaults(command=_settings, on_error=USAGE)
-
-
-def _add_hosts(commands: Any) -> None:
-    hosts = commands.add_parser("hosts", help="check every host of a campaign")
-    hosts.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
-    hosts.set_defaults(command=_hosts, on_error=USAGE)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _not_negative(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    names = text.split(",")
-    if len(names) != 2 or not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is not two names joined by a comma, such as u850,v850")
-    return names[0], names[1]
-
-
-# --- what is then done
+# --- what is done
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -305,13 +110,63 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from stormtracks.cluster.campaign import describe_status, read_status
+    from stormtracks.cluster.status import describe_status, describe_why, read_status, tell_why
 
-    document = read_status(arguments.out)
-    if arguments.json:
-        print(json.dumps(document))
+    if arguments.why:
+        document, lines = tell_why(arguments.out, *arguments.why), describe_why
     else:
-        print("\n".join(describe_status(document)))
+        document, lines = read_status(arguments.out), describe_status
+    print(json.dumps(document) if arguments.json else "\n".join(lines(document)))
+    return COMPLETE
+
+
+def _rerun(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.rerun import rerun
+    from stormtracks.settings.errors import SettingsError
+
+    if not (arguments.failed or arguments.everything or arguments.years or arguments.members):
+        raise SettingsError("rerun: which tasks? Give --failed, --all, or some of --year and --member")
+    years, members = _numbers("--year", arguments.years), _numbers("--member", arguments.members)
+    print(rerun(arguments.out, failed=arguments.failed, years=years, members=members, everything=arguments.everything))
+    return COMPLETE
+
+
+def _numbers(option: str, given: list[str] | None) -> tuple[int, ...]:
+    from stormtracks.settings.campaign import parse_numbers
+    from stormtracks.settings.errors import SettingsError
+
+    try:
+        return parse_numbers(",".join(given)) if given else ()
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from error
+
+
+def _store_info(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.store_commands import describe_store, read_store
+
+    document = read_store(arguments.out)
+    print(json.dumps(document) if arguments.json else "\n".join(describe_store(document)))
+    return COMPLETE
+
+
+def _store_convert(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.store_commands import convert_campaign
+
+    print(convert_campaign(arguments.out, arguments.to))
+    return COMPLETE
+
+
+def _store_copy(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.store_commands import copy_campaign
+
+    print(copy_campaign(arguments.out, arguments.to))
+    return COMPLETE
+
+
+def _store_delete(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.store_commands import delete_campaign
+
+    print(delete_campaign(arguments.out, confirm=(lambda _: "yes") if arguments.yes else _ask))
     return COMPLETE
 
 
@@ -370,6 +225,14 @@ def _hosts(arguments: argparse.Namespace) -> int:
     return COMPLETE if print_inspection(inspections, sys.stdout) else FAILED
 
 
+def _certs(arguments: argparse.Namespace) -> int:
+    from stormtracks.cluster.wire.certificates import make_certificates
+    from stormtracks.settings.load import load_settings
+
+    print("\n".join(make_certificates(load_settings(arguments.campaign).campaign, renew=arguments.renew)))
+    return COMPLETE
+
+
 def _same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
@@ -380,6 +243,28 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def _silent(*_: object, **__: object) -> None:
     """Print nothing."""
+
+
+def _ask(question: str) -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ResultsError(f"there is no terminal to ask on: {question}", remedy="give --yes")
+    return input(question)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "certs": _certs,
+    "demo": _demo,
+    "hosts": _hosts,
+    "rerun": _rerun,
+    "run": _run,
+    "settings": _settings,
+    "status": _status,
+    "store_convert": _store_convert,
+    "store_copy": _store_copy,
+    "store_delete": _store_delete,
+    "store_info": _store_info,
+    "track": _track,
+}
 
 
 if __name__ == "__main__":

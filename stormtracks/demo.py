@@ -86,7 +86,7 @@ class Demonstration:
                     f"{data} holds the data of another demonstration: {held}, asked for {made_by}",
                     remedy="choose another --out, or pass --replace to do away with them and their results",
                 )
-        elif any((self.out / name).exists() for name in ("data", "campaign.toml", "results")):
+        elif any((self.out / name).exists() for name in ("data", "campaign.toml", "campaign", "results")):
             raise ResultsError(
                 f"{self.out} holds data, a campaign or results that are no demonstration's",
                 remedy="choose another --out: nothing of it was touched",

@@ -1,7 +1,11 @@
 """The command line as a user meets it: what it prints, what it leaves, and how it ends."""
 
+import ast
 import json
 import os
+import pty
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +121,9 @@ def test_one_bad_file_fails_its_tasks_alone_and_says_why(tmp_path: Path) -> None
     assert "to go on: stormtracks run c.toml --out out" in run.stdout
     status = stormtracks("status", "out", cwd=tmp_path)
     assert "2001: +F+" in status.stdout
-    assert "attempt 2" in status.stdout
+    # What is wrong with a file is wrong the next time, too.
+    assert "attempt 1 on" in status.stdout
+    assert "attempt 2" not in status.stdout + run.stdout
     write(ensemble, tmp_path / "data", layout="c20v3")
     mended = stormtracks("run", "c.toml", "--out", "out", cwd=tmp_path)
     assert mended.returncode == 0
@@ -278,11 +284,209 @@ def test_output_that_cannot_be_written_is_no_traceback(archive: Path, tmp_path: 
         assert "Traceback" not in run.stderr
 
 
+@pytest.fixture(scope="module")
+def finished(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a campaign of one year and two members, and beside them its file."""
+    root = tmp_path_factory.mktemp("finished")
+    text = f'years = 2001\nmembers = 2\n[data]\nroot = "{archive / "data"}"\n[run]\nbackend = "local"\n'
+    (root / "c.toml").write_text(text, encoding="utf-8")
+    run = stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=root)
+    assert run.returncode == 0, run.stderr
+    return root
+
+
+@pytest.fixture
+def record(finished: Path, tmp_path: Path) -> Path:
+    """A folder with a copy of it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_the_record_of_a_campaign_is_told_converted_and_copied(record: Path) -> None:
+    document = json.loads(stormtracks("store", "info", "out", "--json", cwd=record).stdout)
+    story = stormtracks("status", "out", "--why", "2001", "2", "--json", cwd=record).stdout
+    for store_format in ("json", "zarr", "sqlite"):
+        convert = stormtracks("store", "convert", "out", "--to", store_format, cwd=record)
+        assert convert.returncode == 0, convert.stderr
+        info = stormtracks("store", "info", "out", cwd=record).stdout
+        assert info.startswith(f"{store_format} store out/campaign/")
+        assert (
+            "vort_track: 2 tasks: 2 complete\n  2 attempts in 2 rounds\n  results: 2 of 2, the latest change " in info
+        )
+        assert "1 start of a manager" in info
+        assert stormtracks("status", "out", "--why", "2001", "2", "--json", cwd=record).stdout == story
+    assert "holds a sqlite store already" in stormtracks("store", "convert", "out", "--to", "sqlite", cwd=record).stdout
+
+    assert "out/campaign.copy" in stormtracks("store", "copy", "out", cwd=record).stdout
+    there = stormtracks("store", "copy", "out", "elsewhere/campaign", cwd=record)
+    assert there.returncode == 0, there.stderr
+    copied = json.loads(stormtracks("store", "info", "elsewhere", "--json", cwd=record).stdout)
+    assert {**copied, "path": "", "bytes": 0} == {**document, "path": "", "bytes": 0}
+    again = stormtracks("store", "copy", "out", "elsewhere/campaign", cwd=record)
+    assert (again.returncode, "there is something at" in again.stderr) == (1, True)
+
+
+def test_a_record_is_deleted_when_its_owner_says_so(record: Path) -> None:
+    unasked = stormtracks("store", "delete", "out", cwd=record)
+    assert (unasked.returncode, "remedy: give --yes" in unasked.stderr) == (1, True)
+    for answer, is_there in ((b"n\n", True), (b"y\n", False)):
+        terminal, slave = pty.openpty()
+        os.write(terminal, answer)
+        command = [sys.executable, "-m", "stormtracks.cli", "store", "delete", "out"]
+        delete = subprocess.run(
+            command, stdin=slave, capture_output=True, text=True, cwd=record, timeout=60, check=True
+        )
+        os.close(terminal)
+        os.close(slave)
+        assert "Delete the campaign in out/campaign for good?" in delete.stdout
+        assert (record / "out/campaign").exists() is is_there
+    assert len(results(record / "out")) == 2
+    # What is left is found again.
+    run = stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=record)
+    assert "2 of 2 tasks complete (2 already before)" in run.stdout
+
+
+def test_a_damaged_record_can_be_deleted(record: Path) -> None:
+    store = record / "out/campaign/store.sqlite"
+    store.write_bytes(store.read_bytes()[:5000])
+    for command in (["store", "info", "out"], ["status", "out"], ["store", "convert", "out", "--to", "json"]):
+        refused = stormtracks(*command, cwd=record)
+        assert (refused.returncode, "damaged" in refused.stderr, "remedy:" in refused.stderr) == (1, True, True)
+    assert "was deleted" in stormtracks("store", "delete", "out", "--yes", cwd=record).stdout
+    assert not (record / "out/campaign").exists()
+
+
+def test_a_campaign_that_is_being_worked_on_is_left_alone(record: Path) -> None:
+    from stormtracks.cluster.manager_lock import hold_campaign
+
+    with hold_campaign(record / "out"):
+        for command in (
+            ["store", "convert", "out", "--to", "json"],
+            ["store", "delete", "out", "--yes"],
+            ["rerun", "out", "--all"],
+        ):
+            refused = stormtracks(*command, cwd=record)
+            assert (refused.returncode, f"held by process {os.getpid()} on" in refused.stderr) == (1, True), command
+        for command in (["store", "info", "out"], ["store", "copy", "out"], ["status", "out"]):
+            assert stormtracks(*command, cwd=record).returncode == 0, command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["store", "info", "nowhere"], 1, "no campaign in nowhere"),
+        (["store", "convert", "nowhere", "--to", "json"], 1, "no campaign store in nowhere/campaign"),
+        (["store", "convert", "out", "--to", "hdf5"], 2, "invalid choice: 'hdf5'"),
+        (["store", "delete", "nowhere", "--yes"], 1, "no campaign store in nowhere/campaign"),
+        (["store"], 2, "ACTION"),
+        (["rerun", "out"], 2, "--failed, --all, or some of --year and --member"),
+        (["rerun", "out", "--all", "--failed"], 2, "not allowed with"),
+        (["rerun", "out", "--year", "MMI"], 2, "--year: 'MMI' is neither"),
+        (["rerun", "out", "--year", "1999"], 1, "has no year 1999"),
+        (["rerun", "nowhere", "--all"], 1, "no campaign in nowhere"),
+        (["status", "out", "--why", "2001", "9"], 1, "member 9"),
+        (["certs", "nowhere.toml"], 2, "nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_done_with_a_campaign_is_said_and_leaves_nothing(
+    record: Path, arguments: list[str], status: int, says: str
+) -> None:
+    def held() -> dict[Path, bytes]:
+        # Two more files are where readers of an SQLite data base get along with writers.
+        files = [path for path in record.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files}
+
+    before = held()
+    run = stormtracks(*arguments, cwd=record)
+    assert (run.returncode, says in run.stderr, "Traceback" in run.stderr) == (status, True, False), run.stderr
+    after = held()
+    assert {path: data for path, data in after.items() if path.name != "manager.lock"} == {
+        path: data for path, data in before.items() if path.name != "manager.lock"
+    }
+    assert after.keys() == before.keys()
+
+
+def test_tasks_are_done_once_more_when_asked_for(record: Path) -> None:
+    before = results(record / "out")
+    assert "nothing to mark" in stormtracks("rerun", "out", "--failed", cwd=record).stdout
+    rerun = stormtracks("rerun", "out", "--year", "2001", "--member", "2-2", cwd=record)
+    assert rerun.stdout == "1 task will be done once more\nto go on: stormtracks run c.toml --out out\n"
+    assert "2001: +-" in stormtracks("status", "out", cwd=record).stdout
+    run = stormtracks("run", "c.toml", "--out", "out", "--quiet", cwd=record)
+    assert "2 of 2 tasks complete (1 already before)" in run.stdout
+    assert results(record / "out") == before
+    story = json.loads(stormtracks("status", "out", "--why", "2001", "2", "--json", cwd=record).stdout)
+    assert [len(one["attempts"]) for one in story["rounds"]] == [1, 1]
+    assert "round 2: rerun" in stormtracks("status", "out", "--why", "2001", "2", cwd=record).stdout
+
+
+def test_certificates_are_made_kept_and_renewed(record: Path) -> None:
+    def made() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (record / "stormtracks-certs").rglob("*") if path.is_file()}
+
+    first = stormtracks("certs", "c.toml", cwd=record)
+    assert first.returncode == 0 and first.stdout, first.stderr
+    files = made()
+    assert files and all(path.stat().st_mode & 0o077 == 0 for path, data in files.items() if b"PRIVATE KEY" in data)
+    assert stormtracks("certs", "c.toml", cwd=record).returncode == 0
+    assert made() == files
+    assert stormtracks("certs", "c.toml", "--renew", cwd=record).returncode == 0
+    renewed = made()
+    assert {path.name for path in renewed if renewed[path] != files[path]} == {"manager.pem"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["store", "--help"], ["store", "convert", "--help"]])
+def test_help_comes_at_once(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom stormtracks.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    print(sorted(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(ast.literal_eval(shown.stdout.splitlines()[-1]))
+    assert "stormtracks.cli" in loaded
+    heavy = {
+        "numpy",
+        "xarray",
+        "netCDF4",
+        "scipy",
+        "Pyro5",
+        "matplotlib",
+        "pydantic",
+        "zarr",
+        "sqlite3",
+        "cryptography",
+    }
+    assert not loaded & heavy
+
+
 def session_of(pid: int) -> int | None:
     try:
         return os.getsid(pid)
     except ProcessLookupError:
         return None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_what_runs_end_and_the_same_command_goes_on(
+    campaign: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = ("run", campaign, "--out", tmp_path / "out", "--backend", "local", "--workers", "1", "--json")
+    command = subprocess.Popen(
+        [sys.executable, "-m", "stormtracks.cli", *arguments], stdout=subprocess.PIPE, text=True, process_group=0
+    )
+    assert command.stdout is not None
+    assert json.loads(command.stdout.readline())["event"] == "begun"
+    os.killpg(command.pid, number)
+    out, _ = command.communicate(timeout=120)
+    assert command.returncode == 130
+    told = [json.loads(line) for line in out.splitlines()]
+    events = [one["event"] for one in told]
+    assert events.count("draining") == 1
+    assert "lost" not in events
+    assert events.count("complete") == events.count("begun") + 1 == told[-1]["counts"]["complete"] < 6
+    again = stormtracks(*arguments)
+    assert again.returncode == 0
+    assert json.loads(again.stdout.splitlines()[-1])["found"] == told[-1]["counts"]["complete"]
 
 
 def test_the_demo_finds_the_storms_it_made(tmp_path: Path) -> None:

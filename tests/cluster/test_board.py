@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_before_the_first_task_nothing_is_promised() -> None:
     lines = shown(state, 80, 24)
     assert lines[2] == "pace and ETA after the first task"
     assert lines[-1] == "gale  idle"
+
+
+def test_workers_that_get_no_work_and_those_that_do_not_answer_say_why() -> None:
+    workers = (
+        WorkerState(Worker("gale", 2), (), "failed 3 different tasks in a row"),
+        WorkerState(Worker("squall", 0), ((attempt(7), 3.0),), "no answer for 30 s"),
+    )
+    lines = shown(snapshot({2001: "++++++W"}, workers=workers, unchecked=4), 80, 24)
+    assert lines[2] == "12 tasks/min   ETA 0:01:05   4 results of before to be checked"
+    assert "gale    failed 3 different tasks in a row" in lines
+    assert "squall  no answer for 30 s   2001 m007 3 s" in lines
+
+
+def test_a_task_that_was_lost_too_often_is_shown_as_failed() -> None:
+    lost = (Failure(attempt(4), "lost", "gale", "lost with its worker 5 times"),)
+    assert shown(snapshot({2001: "+F"}, last_failures=lost), 80, 24)[-1].startswith("F 2001 m004 attempt 1 lost with")
 
 
 def test_56_members_and_the_year_fit_80_columns() -> None:
@@ -199,6 +216,8 @@ CHANGES = [
     Change("failure", attempt(5), "gale", 0.2, error="ValueError: no u850\n  remedy: name it"),
     Change("timeout", attempt(6), "gale", 60.0, error="not done within its time limit of 60 s"),
     Change("lost", attempt(7), "gale", 0.0, error="worker gale is gone: no answer"),
+    Change("again", attempt(8), "", error="its result is damaged:\n  cut short"),
+    Change("quarantined", attempt(5), "gale", error="failed 3 different tasks in a row"),
 ]
 COMPLETE_LINES = [
     "2001 m003 complete 12 tracks 1.3 s (5 of 12, ETA 0:00:10)",
@@ -208,6 +227,8 @@ PROBLEM_LINES = [
     "2001 m005 failure 0.2 s (5 of 12, ETA 0:00:10) attempt 1 on gale: ValueError: no u850 remedy: name it",
     "2001 m006 timeout 60.0 s (5 of 12, ETA 0:00:10) attempt 1 on gale: not done within its time limit of 60 s",
     "2001 m007 lost 0.0 s (5 of 12, ETA 0:00:10) attempt 1 on gale: worker gale is gone: no answer",
+    "2001 m008 to be done again (5 of 12, ETA 0:00:10) its result is damaged: cut short",
+    "worker gale gets no more work: failed 3 different tasks in a row",
 ]
 SUMMARY = Summary(
     counts={"outstanding": 3, "working": 0, "complete": 8, "failure": 1, "timeout": 0},
@@ -218,17 +239,21 @@ SUMMARY = Summary(
         (
             Failure(attempt(5), "timeout", "gale", "not done within its time limit of 60 s"),
             Failure(attempt(5, number=2), "failure", "squall", "ValueError: no u850\n  remedy: name it"),
+            Failure(attempt(5, number=3), "failure", "gale", "ImportError: no numpy", forgiven=True),
         ),
     ),
     interrupted=True,
     problem="no worker is left",
     seconds=65.0,
     resume="stormtracks run gale.toml",
+    quarantined={"gale": "failed 3 different tasks in a row"},
 )
 REPORT_LINES = [
     "2001 m005 failure",
     "  attempt 1 on gale: timeout: not done within its time limit of 60 s",
     "  attempt 2 on squall: failure: ValueError: no u850 remedy: name it",
+    "  attempt 3 on gale: failure, forgiven: ImportError: no numpy",
+    "worker gale gets no more work: failed 3 different tasks in a row",
     "the campaign could not go on: no worker is left",
     "stopped before the end; nothing that is complete is lost",
     "to go on: stormtracks run gale.toml",
@@ -304,10 +329,35 @@ def test_json_has_the_documented_keys() -> None:
         "status": "failure",
         "worker": "squall",
         "reason": "ValueError: no u850\n  remedy: name it",
+        "forgiven": False,
     }
-    assert set(changes[0]) | set(end) | set(end["failures"][0]) | set(end["failures"][0]["attempts"][0]) == (
-        documented - {"end"}
-    )
+    assert end["quarantined"] == {"gale": "failed 3 different tasks in a row"}
+    told = set(changes[0]) | set(end) | set(end["failures"][0]) | set(end["failures"][0]["attempts"][0])
+    assert told == documented - {"end", "draining", "running"}
+
+
+STOPPING = "stopping: 3 tasks still run; Ctrl-C again stops at once"
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"), [("plain", STOPPING), ("quiet", STOPPING), ("json", '{"event": "draining", "running": 3}')]
+)
+def test_a_campaign_that_is_stopped_says_so_once(mode: Any, line: str) -> None:
+    stream = io.StringIO()
+    make_board(mode, stream).draining(3)
+    assert stream.getvalue() == f"{line}\n"
+
+
+def test_a_campaign_that_is_stopped_shows_it() -> None:
+    lines = shown(snapshot({2001: "++WWW-------"}, draining=True), 80, 20)
+    assert lines.count(STOPPING) == 1
+
+
+def test_results_whose_input_is_gone_are_told() -> None:
+    says = "input not there any more: 2 results not checked"
+    assert says in "\n".join(shown(snapshot({2001: "++----------"}, unreadable=2), 120, 20))
+    assert says in report(replace(SUMMARY, unreadable=2))
+    assert says not in report(SUMMARY)
 
 
 def test_json_stays_json_when_a_number_is_not_finite() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,9 +26,14 @@ import numpy as np
 import psutil
 import pytest
 
+from stormtracks.cluster.errors import CertificateError
 from stormtracks.cluster.pyro_nameserver import DEFAULT_PORT
-from stormtracks.cluster.transport import Address, list_names, parse_address
+from stormtracks.cluster.wire.certificates import make_certificates
+from stormtracks.cluster.wire.credentials import credentials_for
+from stormtracks.cluster.wire.transport import Address, Connection, list_names, parse_address, use_credentials
 from stormtracks.grid import Grid
+from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.settings.load import load_settings
 from stormtracks.synthetic import SyntheticEnsemble, write
 from tests.cluster.ssh_hosts import Hosts, NamespacedHosts, until
 
@@ -36,7 +42,7 @@ TASKS = [(year, member) for year in YEARS for member in MEMBERS]
 HEAD = 'name = "gale"\nyears = "2001-2002"\nmembers = 6\n[data]\nroot = "data"\n[results]\nroot = "out"\n'
 QUICK = {"heartbeat": 0.5, "connect_timeout": 3.0, "patience": 60.0}
 # For managers alone: logging in to a host may take longer on a busy machine.
-SILENCE = {"STORMTRACKS_CLUSTER__SILENCE": "3"}
+LEASE = {"STORMTRACKS_CLUSTER__LEASE": "3"}
 BOUND = 60.0
 
 
@@ -126,6 +132,15 @@ class Trial:
         """Whether the worker of a host, which is held, has its orders; `begun` is told before they reach it."""
         return any(child.status() == psutil.STATUS_STOPPED for child in self.worker(name).children())
 
+    @contextmanager
+    def proved(self, campaign: Path) -> Iterator[None]:
+        """The test itself has the manager's certificate."""
+        use_credentials(credentials_for(load_settings(campaign).campaign))
+        try:
+            yield
+        finally:
+            use_credentials(None)
+
     def registered(self) -> set[str]:
         """Hosts whose workers the name server knows now."""
         prefix = "stormtracks.gale.worker_"
@@ -154,10 +169,8 @@ class Trial:
             process.kill()
             process.wait(BOUND)
 
-    def until_status_shows(self, glyph: str, manager: Background) -> dict[int, str]:
-        """The rows of `stormtracks status` by year, as soon as one of them shows a sign."""
-        path = self.out / "status.json"
-        manager.until(lambda: glyph in "".join(json.loads(path.read_bytes())["years"].values()), f"{glyph} is shown")
+    def rows(self) -> dict[int, str]:
+        """The rows of `stormtracks status` by year."""
         rows = re.findall(r"^(\d+): (\S+)$", self.call("cli", "status", self.out), re.MULTILINE)
         return {int(year): row for year, row in rows}
 
@@ -220,6 +233,10 @@ class Background:
         assert "Traceback" not in self.complained
 
 
+def is_slot(process: psutil.Process) -> bool:
+    return "stormtracks.cluster.backends.child" in process.cmdline()
+
+
 @contextmanager
 def held(*workers: psutil.Process) -> Iterator[None]:
     """The tasks of these workers, those that they begin meanwhile too, stand still; the workers do not."""
@@ -230,7 +247,8 @@ def held(*workers: psutil.Process) -> Iterator[None]:
         while not over.wait(0.02):
             for worker in workers:
                 with suppress(psutil.NoSuchProcess):
-                    for child in worker.children():
+                    # Not one that is still being started: whoever starts it would stand still, too.
+                    for child in filter(is_slot, worker.children()):
                         child.suspend()
                         stopped.add(child)
 
@@ -269,22 +287,24 @@ def happened(text: str) -> dict[str, str]:
 def test_a_host_is_cut_off_in_the_middle_and_used_again_when_it_is_back(
     namespaced: NamespacedHosts, reference: Reference
 ) -> None:
-    """Three hosts with their own addresses; all five commands and `stormtracks hosts`."""
+    """Three hosts with their own addresses, and certificates; all five commands, `stormtracks certs` and `hosts`."""
     first, lost, third = namespaced.names
     trial = trial_on(namespaced, reference)
-    campaign = trial.describe(insecure=True)
-    with trial.background("cluster.pyro_nameserver", campaign) as nameserver:
+    campaign = trial.describe()
+    made = trial.call("cli", "certs", campaign)
+    assert re.findall(r"^(\w+): made, ", made, re.MULTILINE) == ["authority", "manager", *namespaced.names]
+    with trial.proved(campaign), trial.background("cluster.pyro_nameserver", campaign) as nameserver:
         nameserver.until(lambda: nameserver.said.endswith("\n"), "the name server listens")
         assert happened(trial.call("cluster.pyro_starter", campaign)) == dict.fromkeys(namespaced.names, "started")
         table = trial.call("cli", "hosts", campaign).splitlines()
         assert [row.split()[:2] for row in table[1:]] == [[name, "yes"] for name in namespaced.names]
+        assert all(re.search(r" ok +20\d\d-\d\d-\d\d ", row) for row in table[1:]), table
         nameserver.until(lambda: trial.registered() == set(namespaced.names), "all workers are registered")
-        with trial.background("cluster.pyro_manager", campaign, "--json", **SILENCE) as manager:
+        with trial.background("cluster.pyro_manager", campaign, "--json", **LEASE) as manager:
             cut_off_and_heal(trial, namespaced, manager, (first, lost, third))
             manager.end(0)
             trial.check_complete(manager.events(), reference)
-            assert "plain text" not in manager.complained  # it listens nowhere itself
-        assert "in plain text" in nameserver.complained
+            assert "plain text" not in manager.complained + nameserver.complained
         assert happened(trial.call("cluster.pyro_ender", campaign)) == dict.fromkeys(namespaced.names, "stopped")
         assert trial.registered() == set()
         nameserver.process.terminate()
@@ -300,26 +320,64 @@ def cut_off_and_heal(trial: Trial, hosts: NamespacedHosts, manager: Background, 
         with held(trial.worker(first)):
             manager.until(lambda: all(map(trial.at_work, names)), "all are at work")
             assert {one["worker"] for one in manager.events("begun")} == set(names)
+            refuse_intruders(trial)
             (attempt,) = manager.events("begun", lost)
             hosts.cut(lost)
             manager.until(lambda: manager.events("lost"), "the host is given up")
             (orphan,) = manager.events("lost")
             year, member = attempt["year"], attempt["member"]
             assert (orphan["worker"], orphan["year"], orphan["member"]) == (lost, year, member)
-            assert "no answer" in orphan["error"]
+            assert "not heard from" in orphan["error"]
             # Nobody is free for its task, which shows.
-            shown = trial.until_status_shows("T", manager)
-            assert shown[year][member - 1] == "T"
+            shown = trial.rows()
+            assert shown[year][member - 1] == "-"
             assert "".join(shown.values()).count("W") == 2
         manager.until(lambda: {2} & {one["attempt"] for one in manager.events("begun", first)}, "another gets its task")
         with held(trial.worker(first)):
-            # Cut off, it ends its task all the same, on the disk that all share, and another is at the same task.
+            manager.until(lambda: not trial.at_work(lost), "the host that is cut off has ended what it was at")
             while_alone.close()
-            published = trial.out / f"results/vort_track/{year}/m{member:03d}.nc"
-            manager.until(published.exists, "the host that is cut off has done its work")
             hosts.heal(lost)
             manager.until(lambda: len(manager.events("begun", lost)) > 1, "the host is used again")
     manager.until(lambda: manager.events("complete", lost), "the host does its work again")
+
+
+def refuse_intruders(trial: Trial) -> None:
+    """Who speaks plain text, or has another campaign's certificate, is refused by all that listens, and logged."""
+    prefix = "stormtracks.gale.worker_"
+    uris = {name.removeprefix(prefix): uri for name, uri in list_names(trial.nameserver, prefix).items()}
+    uris["name server"] = "PYRO:Pyro.NameServer@{}:{}".format(*trial.nameserver)
+    folder = trial.hosts.home / "of another"
+    cluster = {"listen": trial.hosts.here, "certificates": folder}
+    other = CampaignSettings.model_validate({"name": "calm", "cluster": cluster})
+    make_certificates(other)
+    ours = credentials_for(load_settings(trial.file()).campaign)
+    try:
+        for credentials, said in ((None, "talks in TLS alone"), (credentials_for(other), "does not prove itself")):
+            use_credentials(credentials)
+            for uri in uris.values():
+                with Connection(uri, BOUND) as connection, pytest.raises(CertificateError, match=said):
+                    connection.call("ping")
+    finally:
+        use_credentials(ours)
+    # One who looks at nothing himself, and so gets as far as the others let him.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(folder / "manager.pem")
+    for uri in uris.values():
+        address = parse_address(uri.rpartition("@")[2])
+        with socket.create_connection(address, BOUND) as sock, pytest.raises(ssl.SSLError, match=r"(?i)unknown ca"):
+            context.wrap_socket(sock).recv(1)
+    for name in trial.hosts.names:
+        log = trial.hosts.logs / f"gale.{name}.log"
+        until(lambda log=log: said_of(log) == {"no TLS: wrong version number", *UNKNOWN}, "is logged")  # type: ignore[misc]
+
+
+UNKNOWN = ("no TLS: tlsv1 alert unknown ca", "no TLS: unable to get local issuer certificate")
+
+
+def said_of(log: Path) -> set[str]:
+    """Why a worker has refused whom, by its log; all of them came from this machine."""
+    return set(re.findall(r"WARNING refused 10\.\d+\.\d+\.\d+:\d+: (.*)", log.read_text(encoding="utf-8")))
 
 
 def test_a_worker_is_killed_in_the_middle_and_late_ones_are_used_at_once(loopback: Hosts, reference: Reference) -> None:
@@ -331,7 +389,7 @@ def test_a_worker_is_killed_in_the_middle_and_late_ones_are_used_at_once(loopbac
     campaign = trial.describe(listen=listen)
     two = trial.describe("two", listen=listen, names=(north, south))
     assert happened(trial.call("cluster.pyro_starter", two)) == {north: "started", south: "started"}
-    with trial.background("cli", "run", campaign, "--backend", "pyro", "--json", **SILENCE) as manager:
+    with trial.background("cli", "run", campaign, "--backend", "pyro", "--json", **LEASE) as manager:
         with held(trial.worker(north)), held(trial.worker(south)):
             manager.until(lambda: trial.at_work(north) and trial.at_work(south), "both are at work")
             assert trial.registered() == {north, south}
@@ -341,7 +399,7 @@ def test_a_worker_is_killed_in_the_middle_and_late_ones_are_used_at_once(loopbac
             (orphan,) = manager.events("lost")
             assert [orphan[key] for key in ("worker", "year", "member")] == [south, attempt["year"], attempt["member"]]
             year, member = attempt["year"], attempt["member"]
-            assert trial.until_status_shows("T", manager)[year][member - 1] == "T"
+            assert trial.rows()[year][member - 1] == "-"
             started = happened(trial.call("cluster.pyro_starter", campaign))
             assert started == {north: "already running", south: "started", east: "started"}
             manager.until(
@@ -388,7 +446,7 @@ def test_hosts_that_cannot_be_used_are_named_and_the_others_do_the_work(
         assert re.search(rf"^{name}: {reason}", said, re.MULTILINE), said
     assert f"\n{fit}: " not in said
 
-    with trial.background("cluster.pyro_manager", campaign, "--json", **SILENCE) as manager:
+    with trial.background("cluster.pyro_manager", campaign, "--json", **LEASE) as manager:
         refused = f"the results root {trial.out} there is not the manager's"
         with held(trial.worker(fit)):
             manager.until(lambda: trial.at_work(fit), "one host is at work")
