@@ -57,7 +57,9 @@ def contests_of(document: dict[str, Any]) -> dict[str, Any]:
 
 class TestCommand:
     def test_measures_every_figure_against_its_reference(self, document: dict[str, Any]) -> None:
-        assert list(document["figures"]) == ["start-up", "member-year", "pressure", "vorticity", "dispatch"]
+        contests = ["start-up", "member-year", "pressure", "vorticity"]
+        assert list(document["figures"]) == [*contests, "dispatch", "overhead", "store"]
+        assert list(contests_of(document)) == contests
         for figure in contests_of(document).values():
             reference = figure["reference"]
             for entry in (reference, *figure["ours"].values()):
@@ -84,16 +86,42 @@ class TestCommand:
     def test_becomes_a_table(self, document: dict[str, Any], table: ModuleType) -> None:
         text = table.table(document)
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        values = document["figures"]["dispatch"]["values"]
+        values = [figure["values"] for figure in document["figures"].values() if "values" in figure]
         wide = [row for row in rows if row.count(" |") == 7]
         assert len(wide) == sum(3 + len(figure["ours"]) for figure in contests_of(document).values())
-        assert len(rows) - len(wide) == 2 + len(values)
+        assert len(rows) - len(wide) == sum(2 + len(of_figure) for of_figure in values)
 
     def test_drives_workers_that_do_nothing(self, document: dict[str, Any]) -> None:
         figure = document["figures"]["dispatch"]
         assert (figure["workers"], figure["tasks"]) == (10, 1000)
         assert 10 <= figure["values"]["manager_threads"]["median"] < 30
         assert all(spread["min"] > 0 for spread in figure["values"].values())
+
+    def test_hands_out_tasks_in_four_ways(self, document: dict[str, Any], table: ModuleType) -> None:
+        figure = document["figures"]["overhead"]
+        ours, others = ["stormtracks", "stormtracks over TLS"], ["ProcessPoolExecutor", "distributed"]
+        ways = [way for way in (*ours, *others) if way not in figure["missing"]]
+        named = [f"{way}: {name}" for way in ways for name in ("wall_ms_per_task", "scheduler_cpu_ms_per_task")]
+        if "distributed" in ways:
+            named += [f"{way}: wall / distributed's" for way in ours]
+        assert figure["missing"] in ([], ["distributed"])
+        assert figure["tasks"] == 200
+        assert sorted(figure["values"]) == sorted(named)
+        assert all(spread["min"] > 0 for spread in figure["values"].values())
+        told = "Not installed, and left out: distributed." in table.table(document)
+        assert told == (figure["missing"] == ["distributed"])
+
+    def test_goes_on_without_what_is_not_installed(self) -> None:
+        program = (
+            "import runpy, sys\n"
+            "sys.path.insert(0, sys.argv[1])\n"
+            "sys.modules['distributed'] = None\n"
+            "sys.argv = ['measure_overhead.py', 'distributed', '1']\n"
+            "runpy.run_module('measure_overhead', run_name='__main__')\n"
+        )
+        command = [sys.executable, "-c", program, ROOT / "scripts" / "benchmarks" / "programs"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == {"missing": "distributed"}
 
     def test_skips_what_has_no_data_and_says_why(self, tmp_path: Path) -> None:
         done = bench("pressure", "--data", tmp_path / "nowhere", "--cache", tmp_path / "cache")

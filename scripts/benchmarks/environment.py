@@ -73,7 +73,7 @@ def environment_of_wheel(cache: Path) -> Environment:
         _copy_checkout(tree)
         _pip(found.python, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree))
         (wheel,) = wheels.glob("*.whl")
-        _pip(found.python, "install", str(wheel))
+        _pip(found.python, "install", f"{wheel}[bench]")
         # The version may be that of what was there before, which pip then keeps.
         _pip(found.python, "install", "--no-deps", "--force-reinstall", str(wheel))
     stamp.write_text(wanted, encoding="utf-8")

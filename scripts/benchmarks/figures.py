@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ from benchmarks.measure import Process, hold_contest, spread_of
 __all__ = ["FIGURES", "Bench"]
 
 METHODS = ("nearest", "assignment")
+WAYS = {
+    "stormtracks": "stormtracks",
+    "stormtracks-tls": "stormtracks over TLS",
+    "pool": "ProcessPoolExecutor",
+    "distributed": "distributed",
+}
+"""Ways to hand out tasks: what `measure_overhead.py` calls them, and what reports do."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +146,55 @@ def dispatch(bench: Bench) -> dict[str, Any]:
     }
 
 
+def overhead(bench: Bench) -> dict[str, Any]:
+    """What handing out a task that does nothing takes, to two processes of this machine, in four ways in turn."""
+    tasks = "200" if bench.quick else "2000"
+    values: dict[str, list[float]] = {}
+    missing: dict[str, None] = {}
+    for turn in range(1, bench.rounds + 1):
+        walls: dict[str, float] = {}
+        for way, shown in WAYS.items():
+            run = json.loads(run_program(bench.environment, "measure_overhead.py", way, tasks).splitlines()[-1])
+            if "missing" in run:
+                missing[run["missing"]] = None
+                continue
+            for name, value in run.items():
+                values.setdefault(f"{shown}: {name}", []).append(value)
+            walls[way] = run["wall_ms_per_task"]
+            print(f"  round {turn} of {bench.rounds}: {shown}: {walls[way]:.2f} ms a task", file=sys.stderr)
+        if "distributed" in walls:
+            for way in ("stormtracks", "stormtracks-tls"):
+                ratio = walls[way] / walls["distributed"]
+                values.setdefault(f"{WAYS[way]}: wall / distributed's", []).append(ratio)
+    return {
+        "tasks": int(tasks),
+        "missing": list(missing),
+        "values": {name: spread_of(found) for name, found in values.items()},
+    }
+
+
+def store(bench: Bench) -> dict[str, Any]:
+    """The campaign stores: creation in one commit, begin and end of an attempt, board, reading all."""
+    tasks, few = ("2000", "56") if bench.quick else ("100000", "728")
+    runs = [
+        json.loads(run_program(bench.environment, "measure_store.py", tasks, few).splitlines()[-1])
+        for _ in range(max(bench.rounds // 2, 1))
+    ]
+    return {
+        "tasks_in_sqlite": int(tasks),
+        "tasks_in_others": int(few),
+        "values": {name: spread_of([run[name] for run in runs]) for name in runs[0]},
+    }
+
+
 FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start-up": start_up,
     "member-year": one_member_year,
     "pressure": pressure_minima,
     "vorticity": vorticity_maxima,
     "dispatch": dispatch,
+    "overhead": overhead,
+    "store": store,
 }
 
 

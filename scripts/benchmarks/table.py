@@ -57,7 +57,10 @@ def _figure(figure: dict[str, Any]) -> Iterator[str]:
         yield f"Skipped: {figure['skipped']}."
         return
     if "values" in figure:
-        yield f"{figure['workers']} workers, {figure['tasks']} tasks."
+        counts = (f"{count} {name.replace('_', ' ')}" for name, count in figure.items() if isinstance(count, int))
+        yield f"{', '.join(counts)}."
+        if figure.get("missing"):
+            yield f"Not installed, and left out: {', '.join(figure['missing'])}."
         yield from ["", "| | median (min-max) |", "| --- | ---: |"]
         yield from (f"| {name.replace('_', ' ')} | {_spread(spread, 2)} |" for name, spread in figure["values"].items())
         return

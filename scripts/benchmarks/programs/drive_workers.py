@@ -23,9 +23,9 @@ from stormtracks.cluster import pyro_worker
 from stormtracks.cluster.backends.local import LocalBackend
 from stormtracks.cluster.backends.pyro import PyroBackend
 from stormtracks.cluster.listener import Change, Progress, Snapshot, Summary
-from stormtracks.cluster.manager import Manager
+from stormtracks.cluster.manager import Limits, Manager
 from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome, PyroTaskSchedule
-from stormtracks.cluster.transport import list_names, parse_address
+from stormtracks.cluster.wire.transport import list_names, parse_address
 from stormtracks.settings.campaign import CampaignSettings
 
 CAMPAIGN = "bench"
@@ -60,6 +60,9 @@ class Watch:
     def changed(self, change: Change, progress: Progress) -> None:
         """Something happened to a task."""
         self.threads = max(self.threads, threading.active_count())
+
+    def draining(self, running: int) -> None:
+        """Nobody stops it."""
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """The board may draw."""
@@ -132,7 +135,7 @@ def drive(folder: Path, address: tuple[str, int], tasks: int) -> dict[str, float
     with PyroBackend(campaign, address) as backend:
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         schedule = PyroTaskSchedule(1, years, MEMBERS)
-        summary = Manager(schedule, backend, watch, heartbeat=2.0, silence=45.0, patience=30.0).run()
+        summary = Manager(schedule, backend, watch, limits=Limits(heartbeat=2.0, silence=45.0, patience=30.0)).run()
         wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     if not summary.ok:
         raise RuntimeError(f"not all tasks are complete: {summary}")

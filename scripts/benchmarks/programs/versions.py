@@ -2,12 +2,16 @@
 
 import json
 import platform
+from importlib.metadata import distributions
 
 import netCDF4
 import numpy
 import scipy
 
 import stormtracks
+
+# Only needed for a comparison, and not there everywhere.
+others = {found.name: found.version for found in distributions(name="distributed")}
 
 print(
     json.dumps(
@@ -19,6 +23,7 @@ print(
             "netCDF4": netCDF4.__version__,
             "netcdf-c": netCDF4.__netcdf4libversion__,
             "hdf5": netCDF4.__hdf5libversion__,
+            **others,
         }
     )
 )
