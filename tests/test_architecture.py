@@ -183,6 +183,15 @@ def test_exceptions_are_not_swallowed() -> None:
     ] == []
 
 
+def test_one_module_knows_what_file_systems_without_locks_say() -> None:
+    assert [
+        source.module
+        for source in PACKAGE
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "ENOLCK"
+    ] == ["stormtracks.publish"]
+
+
 def third_party(sources: list[Source]) -> set[str]:
     """The distributions whose packages these modules import."""
     owners = packages_distributions()
@@ -199,13 +208,16 @@ def declared(section: str, option: str) -> set[str]:
 
 
 PICTURES = ("stormtracks.plot", "stormtracks.maps")
+ZARR = ("stormtracks.cluster.persistence.zarr", "stormtracks.cluster.persistence.cells")
+EXTRAS = {"plot": PICTURES, "zarr": ZARR}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    core = [source for source in PACKAGE if source.module not in PICTURES]
     required = declared("options", "install_requires")
-    assert third_party(core) == required
-    assert third_party(PACKAGE) == required | declared("options.extras_require", "plot")
+    assert third_party([source for source in PACKAGE if source.module not in (*PICTURES, *ZARR)]) == required
+    for extra, modules in EXTRAS.items():
+        needed = third_party([source for source in PACKAGE if source.module in modules])
+        assert needed - required == declared("options.extras_require", extra)
 
 
 def test_nothing_needs_pictures_but_what_shows_them() -> None:

@@ -38,7 +38,7 @@ from pathlib import Path
 import netCDF4
 import pytest
 
-from stormtracks.cli import _parser
+from stormtracks.arguments import make_parser
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.load import describe_settings, load_settings
 
@@ -226,7 +226,7 @@ def stormtracks_commands() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("at", "command"), sorted(set(stormtracks_commands())))
 def test_the_command_line_understands_it(at: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        _parser().parse_args(shlex.split(command)[1:])
+        make_parser().parse_args(shlex.split(command)[1:])
     except SystemExit as end:
         assert end.code == 0, f"{at}: {command}\n{capsys.readouterr().err}"
 
