@@ -8,6 +8,7 @@ from typing import Any
 
 from stormtracks.cluster.listener import Change, Listener, Progress, Summary
 from stormtracks.cluster.pyro_task import Failure, PyroTaskSchedule
+from stormtracks.cluster.schedule.attempts import FAILED
 
 __all__ = ["Account"]
 
@@ -75,7 +76,7 @@ class Account:
 
     def summary(self, **how_it_ended: Any) -> Summary:
         """How the campaign ended: its tasks, and what else there is to say, as `Summary` takes it."""
-        failures = (reasons for task, reasons in self._schedule.failures() if task.status in ("failure", "timeout"))
+        failures = (reasons for task, reasons in self._schedule.failures() if task.status in FAILED)
         return Summary(
             counts=self._schedule.counts,
             total=len(self._schedule),
@@ -90,7 +91,7 @@ class Account:
             self.add_found(change.result or {})
         elif change.event == "complete":
             self._add_up(change.result or {})
-        elif change.event in ("failure", "timeout"):
+        elif change.event in FAILED:
             self.last_failures.append(Failure(change.attempt, change.event, change.worker, change.error))
 
     def _add_up(self, result: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from stormtracks.cluster.schedule.rules import Rules
 from stormtracks.errors import ResultsError
 from stormtracks.reanalysis import open_archive
 from stormtracks.results import StormtracksResultsManager
-from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.settings.campaign import CampaignSettings, first_years
 from stormtracks.settings.errors import SettingsError
 
 __all__ = ["exit_status", "run_campaign", "years_and_members"]
@@ -61,7 +61,7 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
     task = task_name(campaign.task)
     years, members = years_and_members(campaign)
     schedule = PyroTaskSchedule(years=years, members=members, task=task, rules=_rules(campaign))
-    first_years = sorted(set(years) - {year + 1 for year in years})
+    firsts = first_years(years)
     results = StormtracksResultsManager(campaign.results.root, task)
     with hold_campaign(campaign.results.root):
         if not replace:
@@ -70,8 +70,8 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
         with open_ledger(campaign, schedule, replace=replace, resume=resume) as ledger:
             # What is replaced goes only now: had the new campaign been refused, the old one would still be whole.
             results.claim(campaign.science, campaign.settings_hash, replace=replace)
-            published = PublishedTracks(results, campaign, first_years)
-            with _backend(campaign, first_years, ledger, slots=min(campaign.run.workers, len(schedule))) as backend:
+            published = PublishedTracks(results, campaign, firsts)
+            with _backend(campaign, firsts, ledger, slots=min(campaign.run.workers, len(schedule))) as backend:
                 limits = _limits(campaign)
                 manager = Manager(
                     schedule, backend, listener, record=ledger, published=published, limits=limits, resume=resume

@@ -70,7 +70,7 @@ class Driver(threading.Thread):
     @property
     def key(self) -> str:
         """The incarnation of the worker, by which the schedule knows it; its name, if it cannot be started anew."""
-        return key_of(self.worker)
+        return self.worker.key
 
     def state(self, now: float, trouble: str) -> WorkerState:
         """What the worker is at, and why it gets no more, if so."""
@@ -87,8 +87,3 @@ class Driver(threading.Thread):
                 self._answers.put(Answer(self, problem=f"{type(error).__name__}: {error}", ended=ended))
                 return
             self._answers.put(Answer(self, outcomes))
-
-
-def key_of(worker: Worker) -> str:
-    """What tells a worker's process from any other."""
-    return worker.incarnation or worker.name

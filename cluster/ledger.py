@@ -23,6 +23,7 @@ from stormtracks.cluster.process import Process
 from stormtracks.cluster.pyro_task import Attempt, Failure, Outcome, PyroTaskSchedule
 from stormtracks.cluster.record import Held, Record
 from stormtracks.cluster.rounds import add_rounds
+from stormtracks.cluster.schedule.attempts import FAILED
 
 __all__ = ["RERUN", "Ledger"]
 
@@ -32,7 +33,6 @@ RERUN = "rerun"
 """Name of the loop whose rounds are reruns that were asked for."""
 _TASK, _TASK_ID = 0, 0
 """A campaign has one kind of task, the first that was ever added."""
-_FAILED = ("failure", "timeout")
 
 
 class _Place(NamedTuple):
@@ -57,7 +57,7 @@ class Ledger(Record):
         self._schedule = schedule
         self._is_created = store.replaced_dir is None
         self._submission = 0
-        self._jobscripts: dict[tuple[str, str], int] = {}
+        self._jobscripts: dict[str, int] = {}
         # By the index of each element: of its latest iteration the index, the slot of the result and the number of
         # attempts; and the number of the last attempt at it.
         self._iteration, self._slot, self._runs, self._made = array("q"), array("q"), array("q"), array("q")
@@ -170,7 +170,7 @@ class Ledger(Record):
             self._reruns.add(element["index"])
 
     def _is_given_up(self, attempts: Sequence[Mapping[str, Any]]) -> bool:
-        return sum(one["status"] in _FAILED for one in attempts) >= self._schedule.rules.max_attempts
+        return sum(one["status"] in FAILED for one in attempts) >= self._schedule.rules.max_attempts
 
     def _take_up(
         self,
@@ -185,7 +185,7 @@ class Ledger(Record):
         for run, one in enumerate(latest["EARs"]):
             attempt = Attempt(one["number"], year, member, self._schedule.task)
             place = _Place(latest["index"], run)
-            if one["status"] in _FAILED:
+            if one["status"] in FAILED:
                 self._failed[attempt] = place
                 failures.append(Failure(attempt, one["status"], one["worker"], one["error"]))
             elif one["status"] is None:
@@ -239,15 +239,14 @@ class Ledger(Record):
 
     def joined(self, worker: Worker) -> None:
         """A worker can be used: it is a jobscript of this submission, each of its processes another one."""
-        key = (worker.name, worker.incarnation)
-        known = key in self._jobscripts
-        at = self._jobscripts.setdefault(key, len(self._jobscripts))
+        known = worker.key in self._jobscripts
+        at = self._jobscripts.setdefault(worker.key, len(self._jobscripts))
         if not known:
             process = worker.process
             identity = {"worker": worker.name, "host": worker.host or worker.name, "slots": str(worker.slots)}
             if process is not None:
                 identity |= {"pid": str(process.pid), "started": str(process.started), "boot": process.boot}
-            self._store.set_jobscript_job_ID(self._submission, at, worker.incarnation or worker.name)
+            self._store.set_jobscript_job_ID(self._submission, at, worker.key)
             self._store.set_jobscript_submit_time(self._submission, at, datetime.now(UTC))
             self._store.set_jobscript_version_info(
                 self._submission, at, tuple([name, value] for name, value in {**identity, **worker.facts}.items())
@@ -261,7 +260,7 @@ class Ledger(Record):
         told = {
             "number": attempt.number,
             "worker": worker.name,
-            "incarnation": worker.incarnation or worker.name,
+            "incarnation": worker.key,
             "host": worker.host or worker.name,
             "pid": worker.process.pid if worker.process else None,
             "code": worker.facts.get("stormtracks", __version__),
@@ -305,7 +304,7 @@ class Ledger(Record):
         """A worker gets no more work at this start."""
         seen = self._store.get_template_components().get("quarantined", {})
         entry = {"worker": worker.name, "epoch": self.epoch, "reason": reason}
-        name = f"{worker.incarnation or worker.name} {self.epoch}"
+        name = f"{worker.key} {self.epoch}"
         self._store.add_template_components({"quarantined": {**seen, name: entry}})
 
     def unreadable(self, count: int) -> None:
@@ -327,7 +326,7 @@ class Ledger(Record):
             exit_code=exit_code,
             seconds=seconds,
         )
-        if status in _FAILED:
+        if status in FAILED:
             self._failed[attempt] = place
         elif status == "lost":
             self._lost[attempt] = place

@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stormtracks.arguments import count
 from stormtracks.cluster.backends.local import LocalBackend
 from stormtracks.cluster.errors import BackendError, ClusterError, ListenError, WorkerRefusedError
 from stormtracks.cluster.facts import facts, versions
@@ -38,7 +39,7 @@ from stormtracks.cluster.wire.address import nameserver_address
 from stormtracks.cluster.wire.calls import Call, Order, ProcessThere, Work, check, from_attempt, to_process, to_running
 from stormtracks.cluster.wire.credentials import credentials_for, credentials_in
 from stormtracks.cluster.wire.transport import Address, address_towards, exposed, parse_address, serve, use_credentials
-from stormtracks.settings.campaign import CampaignSettings
+from stormtracks.settings.campaign import CampaignSettings, first_years
 from stormtracks.settings.errors import SettingsError
 
 __all__ = ["PyroWorker", "changing", "main", "run_worker", "versions"]
@@ -281,9 +282,10 @@ class PyroWorker:
         if self._campaign is None:
             return None
         years = () if self._campaign.years == "all" else self._campaign.years
-        first_years = sorted(set(years) - {year + 1 for year in years})
         # Nobody leases these: whoever asked waits for the answer itself.
-        return self._make_slots(self._campaign, self._campaign.model_dump(mode="json"), first_years, lambda _: True)
+        return self._make_slots(
+            self._campaign, self._campaign.model_dump(mode="json"), first_years(years), lambda _: True
+        )
 
     def _make_slots(
         self,
@@ -423,12 +425,6 @@ def _campaign(path: Path | None) -> CampaignSettings:
     return load_settings(path).campaign
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pyro_worker", description="Do the work that a manager hands out.")
     parser.add_argument(
@@ -438,7 +434,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--campaign", metavar="NAME", help="name of the campaign")
     parser.add_argument("--nameserver", metavar="HOST:PORT", help="the name server")
     parser.add_argument("--listen", metavar="ADDRESS", help="default: this machine's towards the name server")
-    parser.add_argument("--slots", type=_count, metavar="N", help="tasks at a time")
+    parser.add_argument("--slots", type=count, metavar="N", help="tasks at a time")
     parser.add_argument("--certificates", type=Path, metavar="DIR", help="folder of authority.crt and worker.pem")
     parser.add_argument("--insecure", action="store_true", help="allow plain text beyond this machine")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process ends")

@@ -14,11 +14,11 @@ from stormtracks.cluster.errors import NotScheduledError
 from stormtracks.cluster.manager_lock import Holder, find_holder
 from stormtracks.cluster.persistence import PersistentStore
 from stormtracks.cluster.pyro_task import GLYPHS
+from stormtracks.cluster.schedule.attempts import FAILED
 
 __all__ = ["describe_status", "describe_why", "read_status", "tell_why"]
 
 _STATUS_OF = {glyph: status for status, glyph in GLYPHS.items()}
-_COUNTED = ("failure", "timeout")
 
 
 def read_status(root: Path) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _under_way_and_failed(
             attempts = [
                 {"number": one["number"], "status": one["status"], "worker": one["worker"], "reason": one["error"]}
                 for one in latest["EARs"]
-                if one["status"] in (*_COUNTED, "forgiven")
+                if one["status"] in (*FAILED, "forgiven")
             ]
             failures.append({**key, "status": _STATUS_OF[latest["status"]], "attempts": attempts})
     return sorted(running, key=_by_task), sorted(failures, key=_by_task)
@@ -294,7 +294,7 @@ def _why(
         if holder is not None:
             return f"it is being run by {worker}"
         return f"it was being run by {worker} when the manager ended; the next one takes it up, or runs it again"
-    counted, allowed = sum(one["status"] in _COUNTED for one in latest["attempts"]), start["run"]["max_attempts"]
+    counted, allowed = sum(one["status"] in FAILED for one in latest["attempts"]), start["run"]["max_attempts"]
     if glyph in "FT" and counted >= allowed:
         return f"it is given up: {counted} of {allowed} attempts have failed; the next start tries it afresh"
     if glyph in "FT":

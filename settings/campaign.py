@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ __all__ = [
     "RunSettings",
     "Season",
     "TrackingSettings",
+    "first_years",
 ]
 
 
@@ -330,6 +332,11 @@ class ClusterSettings(_Model):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"host {', '.join(twice)} is named twice")
         return self
+
+
+def first_years(years: Collection[int]) -> list[int]:
+    """Those of some years that follow on none of them."""
+    return sorted(set(years) - {year + 1 for year in years})
 
 
 class CampaignSettings(_Model):

@@ -8,7 +8,7 @@ from typing import Any
 
 from stormtracks import __version__
 
-__all__ = ["COMPLETE", "FAILED", "INTERRUPTED", "USAGE", "make_parser"]
+__all__ = ["COMPLETE", "FAILED", "INTERRUPTED", "USAGE", "count", "make_parser"]
 
 COMPLETE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -58,7 +58,7 @@ def _add_demo(commands: Any) -> None:
         metavar="FIRST-LAST",
         help="December of the first to January of the last year, or November and December of one; default: %(default)s",
     )
-    demo.add_argument("--members", type=_count, default=6, metavar="N", help="ensemble members; default: %(default)s")
+    demo.add_argument("--members", type=count, default=6, metavar="N", help="ensemble members; default: %(default)s")
     demo.add_argument(
         "--seed", type=_not_negative, default=0, metavar="N", help="of all that is random; default: %(default)s"
     )
@@ -88,7 +88,7 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--workers", type=_count, metavar="N", help="worker processes (run.workers); default: 2")
+    command.add_argument("--workers", type=count, metavar="N", help="worker processes (run.workers); default: 2")
     command.add_argument(
         "--backend",
         choices=["local", "pyro"],
@@ -257,7 +257,8 @@ def _add_certs(commands: Any) -> None:
     certs.set_defaults(command="certs", on_error=FAILED)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number of at least 1, for `argparse`."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -53,6 +53,11 @@ class Worker:
     running: tuple[Attempt, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def key(self) -> str:
+        """What tells its process from any other: its incarnation, or its name, if it cannot be started anew."""
+        return self.incarnation or self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Running:

@@ -300,16 +300,19 @@ class PersistentStore(ElementStore):
         """
         slot = self._get(Parameter, index)
         if slot.is_set:
-            raise ParameterSetError(
-                f"parameter {index} of the campaign in {self.workflow_path} has been set already",
-                remedy="a value is written once: add another parameter, or a new iteration",
-            )
+            raise self._set_already_error(index)
         self._pending.change(slot._replace(is_set=1, data=to_json(data, f"the value of parameter {index}")))
         if slot.task is not None and slot.iteration is not None:
             iteration = self._get(Iteration, slot.task, slot.iteration)
             last = self._next(Attempt, slot.task, slot.iteration) - 1
             attempt = self._find(Attempt, slot.task, slot.iteration, last) if last >= 0 else None
             self._pending.change(iteration._replace(status=iteration_status(True, attempt)))
+
+    def _set_already_error(self, index: int) -> ParameterSetError:
+        return ParameterSetError(
+            f"parameter {index} of the campaign in {self.workflow_path} has been set already",
+            remedy="a value is written once: add another parameter, or a new iteration",
+        )
 
     def get_parameter_data(self, index: int) -> tuple[bool, Any]:
         """Whether a slot is set, and its value: None until it is."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from stormtracks.cluster.errors import StoreError
 from stormtracks.cluster.persistence.memory import MemoryRows
 from stormtracks.cluster.persistence.rows import SCHEMA, TABLES, Attempt, Iteration, Parameter, Row
 
@@ -102,20 +101,12 @@ def rows_of(document: Mapping[str, Any], state: State) -> MemoryRows | None:
 
     Raises
     ------
-    StoreError
-        If it is of a version that is not known here.
     ValueError, TypeError, KeyError
         If it is no document.
     """
-    schema, tables = document["schema"], document["tables"]
-    if schema != SCHEMA:
-        raise StoreError(
-            f"the campaign store is of version {schema}; this program knows version {SCHEMA}",
-            remedy="use the version of stormtracks that the campaign was made with, or a newer one",
-        )
     if (document["store"], document["generation"]) != (state.store, state.generation):
         return None
-    return MemoryRows(kind._make(row) for name, kind in TABLES.items() for row in tables[name])
+    return MemoryRows(kind._make(row) for name, kind in TABLES.items() for row in document["tables"][name])
 
 
 def divided(row: Row, kept: Row | None, whole: Row | None) -> tuple[Row, dict[str, str]]:

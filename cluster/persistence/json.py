@@ -12,7 +12,6 @@ import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -34,7 +33,7 @@ from stormtracks.cluster.persistence.rows import (
     Task,
     to_json,
 )
-from stormtracks.cluster.persistence.rowstore import damaged_error
+from stormtracks.cluster.persistence.rowstore import check_schema, damaged_error
 from stormtracks.publish import lock, publish, remove_temporaries
 
 __all__ = ["JSONPersistentStore"]
@@ -73,7 +72,6 @@ class JSONPersistentStore(PersistentStore):
     _features = PersistentStoreFeatures(submission=True)
 
     def __init__(self, workflow: Workflow) -> None:
-        self._depth = 0
         self._writer: int | None = None
         self._read: Stamp | None = None
         super().__init__(workflow)
@@ -117,12 +115,7 @@ class JSONPersistentStore(PersistentStore):
             metadata = _read(self.store_path)
         except FileNotFoundError as error:
             raise self._not_found(self.workflow_path) from error
-        if metadata.get("schema") != SCHEMA:
-            raise StoreError(
-                f"the campaign store {self.store_path} is of version {metadata.get('schema')}; "
-                f"this program knows version {SCHEMA}",
-                remedy="use the version of stormtracks that the campaign was made with, or a newer one",
-            )
+        check_schema(metadata.get("schema"), self.store_path)
         names = metadata.get("files")
         if not isinstance(names, dict) or any(not isinstance(names.get(table), str) for table in NAMED):
             raise damaged_error(self.store_path, "it does not name the files that belong to it")
@@ -149,15 +142,8 @@ class JSONPersistentStore(PersistentStore):
         """
         return _read(self.workflow_path / self._names["submissions"])
 
-    @contextmanager
-    def cached_load(self) -> Iterator[None]:
-        """Within this context all reading sees one and the same state of the store, read once."""
+    def _begin_reading(self) -> None:
         self._refresh()
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
 
     def _refresh(self) -> None:
         """Read the files, if they have changed since they were read."""
@@ -224,10 +210,9 @@ class JSONPersistentStore(PersistentStore):
         try:
             if self._read_revision() != revision:
                 raise self._changed_error()
-            rows = MemoryRows(self._memory)
-            for changes in (pending.added, pending.changed):
-                for row in (row for of_kind in changes.values() for row in of_kind.values()):
-                    rows.put(row)
+            rows = self._memory.copy()
+            for row in pending:
+                rows.put(row)
             anew = [table for table in NAMED if TABLES[table] in pending.added or TABLES[table] in pending.changed]
             before = self._names
             names = before | {table: f"{table}-{revision + 1}.json" for table in anew}

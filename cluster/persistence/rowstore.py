@@ -17,9 +17,9 @@ from typing import Self, TypeVar
 
 from stormtracks.cluster.errors import StoreChangedError, StoreDamagedError, StoreError
 from stormtracks.cluster.persistence.pending import Pending
-from stormtracks.cluster.persistence.rows import TABLES, Key, Row
+from stormtracks.cluster.persistence.rows import SCHEMA, TABLES, Key, Row
 
-__all__ = ["RowStore", "Workflow", "damaged_error"]
+__all__ = ["RowStore", "Workflow", "check_schema", "damaged_error"]
 
 R = TypeVar("R", bound=Row)
 
@@ -56,6 +56,7 @@ class RowStore(ABC):
     def __init__(self, workflow: Workflow) -> None:
         self._workflow = workflow
         self._pending = Pending()
+        self._depth = 0
         self._next_of: dict[tuple[type[Row], Key], int] = {}
         self._revision = self._open()
 
@@ -155,7 +156,23 @@ class RowStore(ABC):
     @contextmanager
     def cached_load(self) -> Iterator[None]:
         """Within this context all reading sees one and the same state of the store, and costs less."""
-        yield
+        if self._depth == 0:
+            self._begin_reading()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._end_reading()
+
+    @abstractmethod
+    def _begin_reading(self) -> None:
+        """From now on the state of the store counts in which it is found now."""
+
+    def _end_reading(self) -> None:
+        """Whatever state the store is in counts again."""
+        return
 
     def _changed_error(self) -> StoreChangedError:
         return StoreChangedError(
@@ -209,6 +226,15 @@ class RowStore(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_schema(schema: object, path: Path) -> None:
+    """Refuse a store of a version that this program does not know."""
+    if schema != SCHEMA:
+        raise StoreError(
+            f"the campaign store {path} is of version {schema}; this program knows version {SCHEMA}",
+            remedy="use the version of stormtracks that the campaign was made with, or a newer one",
+        )
 
 
 def damaged_error(path: Path, problem: str) -> StoreDamagedError:

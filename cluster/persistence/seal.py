@@ -8,7 +8,6 @@ is of the data base file alone, which changes only when the journal is moved int
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from typing import NamedTuple
 from stormtracks.cluster.errors import StoreError
 from stormtracks.publish import lock
 
-__all__ = ["Seal", "SealFile", "boot_id", "digest_of"]
+__all__ = ["Seal", "SealFile", "digest_of"]
 
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for another process that changes the store."""
@@ -118,9 +117,3 @@ def digest_of(path: Path) -> str:
     """sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def boot_id() -> str:
-    """This run of this machine's kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

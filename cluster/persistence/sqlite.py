@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,10 +21,11 @@ from stormtracks.cluster.persistence.base import PersistentStore, PersistentStor
 from stormtracks.cluster.persistence.connection import connect, set_journal, using
 from stormtracks.cluster.persistence.disks import is_on_network
 from stormtracks.cluster.persistence.pending import Pending
-from stormtracks.cluster.persistence.rows import KEY_LENGTH, SCHEMA, Campaign, Element, Key, Row
-from stormtracks.cluster.persistence.rowstore import damaged_error
-from stormtracks.cluster.persistence.seal import Seal, SealFile, boot_id, digest_of
+from stormtracks.cluster.persistence.rows import KEY_LENGTH, Campaign, Element, Key, Row
+from stormtracks.cluster.persistence.rowstore import check_schema, damaged_error
+from stormtracks.cluster.persistence.seal import Seal, SealFile, digest_of
 from stormtracks.cluster.persistence.tables import BOARD, CREATE_ALL, INSERT, NAMES, SELECT, SELECT_ONE, UPDATE
+from stormtracks.cluster.process import boot_id
 
 __all__ = ["SQLitePersistentStore"]
 
@@ -59,7 +60,6 @@ class SQLitePersistentStore(PersistentStore):
 
     def __init__(self, workflow: Workflow) -> None:
         self._store_path = workflow.path / DATABASE
-        self._depth = 0
         self._writes = False
         self._closed = False
         self._log_rows = 0
@@ -166,11 +166,7 @@ class SQLitePersistentStore(PersistentStore):
         (schema,) = self._db.execute("PRAGMA user_version").fetchone()
         if schema == 0:
             raise damaged_error(self.store_path, "it does not tell its version")
-        if schema != SCHEMA:
-            raise StoreError(
-                f"the campaign store {self.store_path} is of version {schema}; this program knows version {SCHEMA}",
-                remedy="use the version of stormtracks that the campaign was made with, or a newer one",
-            )
+        check_schema(schema, self.store_path)
 
     def _check(self, seal: Seal | None, whole: bool, revision: int) -> None:
         """See that the data base is what was written, and that no commit is missing."""
@@ -276,19 +272,6 @@ class SQLitePersistentStore(PersistentStore):
         # Most years have the same members.
         orders = {members: _order(members) for members in {members for _, members, _ in found}}
         return [(year, *_sorted(orders[members], signs)) for year, members, signs in found]
-
-    @contextmanager
-    def cached_load(self) -> Iterator[None]:
-        """Within this context all reading sees one and the same state of the store."""
-        if self._depth == 0:
-            self._begin_reading()
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._end_reading()
 
     @property
     def _source(self) -> sqlite3.Connection:

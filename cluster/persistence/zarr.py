@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from stormtracks.cluster.errors import ParameterSetError, StoreError
+from stormtracks.cluster.errors import StoreError
 from stormtracks.cluster.persistence.base import PersistentStore, PersistentStoreFeatures, Workflow
 from stormtracks.cluster.persistence.cells import Cells
 from stormtracks.cluster.persistence.folders import as_store_error
@@ -49,7 +49,7 @@ from stormtracks.cluster.persistence.rows import (
     iteration_status,
     key_of,
 )
-from stormtracks.cluster.persistence.rowstore import damaged_error
+from stormtracks.cluster.persistence.rowstore import check_schema, damaged_error
 from stormtracks.errors import ResultsError
 from stormtracks.publish import storage_error
 
@@ -96,7 +96,6 @@ class ZarrPersistentStore(PersistentStore):
         self._cells = Cells(workflow.path / FOLDER)
         self._texts: dict[CellKey, str] = {}
         self._held: dict[str, set[int]] | None = None
-        self._depth = 0
         self._writes = False
         self._descriptor = -1
         self._seen: dict[tuple[type[Any], Key], tuple[Row, Row]] = {}
@@ -201,6 +200,7 @@ class ZarrPersistentStore(PersistentStore):
     def _read_document(self, state: State) -> MemoryRows | None:
         at = state.generation % 2
         document = self.load_metadata(state.generation)
+        check_schema(document["schema"], self.store_path)
         with _parsing(self._cells.path(METADATA, at)):
             return rows_of(document, state)
 
@@ -214,20 +214,7 @@ class ZarrPersistentStore(PersistentStore):
         with _parsing(self._cells.path(METADATA, at)):
             return parse_document(text)
 
-    @contextmanager
-    def cached_load(self) -> Iterator[None]:
-        """Within this context all reading sees one and the same state of the store, and costs less."""
-        if self._depth == 0:
-            self._pin()
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._held = None
-
-    def _pin(self) -> None:
+    def _begin_reading(self) -> None:
         with as_store_error():
             while True:
                 self._current()
@@ -236,6 +223,9 @@ class ZarrPersistentStore(PersistentStore):
                 if self._is_up_to_date():
                     self._held = held
                     return
+
+    def _end_reading(self) -> None:
+        self._held = None
 
     # --- reading rows
 
@@ -363,7 +353,7 @@ class ZarrPersistentStore(PersistentStore):
             yield
         finally:
             if depth:
-                self._pin()
+                self._begin_reading()
             self._depth = depth
 
     def _changes(self, pending: Pending) -> _Changes:
@@ -431,10 +421,7 @@ class ZarrPersistentStore(PersistentStore):
 
     def _taken_error(self, name: str, number: int) -> StoreError:
         if name == PARAMETERS:
-            return ParameterSetError(
-                f"parameter {number} of the campaign in {self.workflow_path} has been set already",
-                remedy="a value is written once: add another parameter, or a new iteration",
-            )
+            return self._set_already_error(number)
         return StoreError(
             f"another process has said already when an attempt of the campaign in {self.workflow_path} "
             f"{'began' if name == STARTS else 'ended'}",

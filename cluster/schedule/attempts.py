@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Assignment", "Attempt", "Failure", "Outcome"]
+__all__ = ["FAILED", "Assignment", "Attempt", "Failure", "Outcome"]
+
+FAILED = ("failure", "timeout")
+"""How an attempt ends that counts against its task."""
 
 
 @dataclass(frozen=True, slots=True)

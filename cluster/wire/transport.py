@@ -7,7 +7,6 @@ unless it has a certificate, or was told that plain text will do.
 
 from __future__ import annotations
 
-import functools
 import re
 import socket
 import ssl
@@ -308,9 +307,5 @@ def _ask(nameserver: Address, method: str, *arguments: Any, timeout: float = CAL
         try:
             return connection.call(method, *arguments)
         except TransportError as error:
-            raise type(error)(f"name server: {error.what}", remedy=error.remedy or _nameserver_remedy(place)) from error
-
-
-@functools.cache
-def _nameserver_remedy(place: str) -> str:
-    return f"start one there with pyro_nameserver, or correct cluster.nameserver ({place})"
+            remedy = error.remedy or f"start one there with pyro_nameserver, or correct cluster.nameserver ({place})"
+            raise type(error)(f"name server: {error.what}", remedy=remedy) from error
