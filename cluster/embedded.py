@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,7 +122,7 @@ class _WorkerHere:
         deaths = 0
         while deaths < self._deaths and not self._ending.is_set():
             began = time.monotonic()
-            with tempfile.TemporaryFile() as log:
+            with os.fdopen(os.memfd_create("stormtracks-worker"), "w+b") as log:
                 self._run(log)
                 if not self._ending.is_set():
                     deaths = 1 if time.monotonic() - began > _YOUNG else deaths + 1

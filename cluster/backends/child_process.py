@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -59,7 +58,8 @@ class Child:
     def __init__(self, order: bytes) -> None:
         self.started = time.monotonic()
         self.ready = False
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the child)
+        # In memory: it never has a name that a kill could leave behind, nor looks for a folder that would take it.
+        self._log = os.fdopen(os.memfd_create("stormtracks-slot"), "w+b")
         self._channel, theirs = connection.Pipe()
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         self._process = subprocess.Popen(
