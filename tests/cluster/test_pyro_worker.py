@@ -31,6 +31,7 @@ from stormtracks.cluster.registration import Registration
 from stormtracks.cluster.roots import changing, fingerprint, place_proof, remove_proofs
 from stormtracks.cluster.wire.calls import Answer, Greeting, Order, check, to_process
 from stormtracks.cluster.wire.transport import Address, Connection, list_names, register_name, serve, start_nameserver
+from stormtracks.publish import remove_temporaries
 from stormtracks.settings.campaign import CampaignSettings
 from tests.cluster.cluster_parts import (
     BOUND,
@@ -426,6 +427,8 @@ def test_a_worker_that_was_stopped_past_its_lease_publishes_nothing(
             with pytest.raises(SessionError):
                 connection.call("exchange", "first", number + 1, [], [], 0.0)
             assert not psutil.pid_exists(int((folder / "1").read_text()))
+        # Where the attempt was killed before it could clear up, the manager does so for it.
+        remove_temporaries(folder, older_than=0.0)
         assert {path.name for path in folder.iterdir()} == {"1", "go", "asked"}
         # It is as good as new.
         with Connection(str(registered(nameserver, "gale")), BOUND) as connection:
