@@ -18,7 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Goes to each host by ssh and tells the worker there to end, if this campaign has started it. 0: none runs any more;
     1: some may; 2: usage or settings are wrong.
     """
-    parser = argparse.ArgumentParser(prog="pyro_ender", description="Stop the worker of every host of a campaign.")
+    parser = argparse.ArgumentParser(
+        prog="pyro_ender",
+        description="Stop the worker of every host of a campaign.",
+        epilog="Exit status: 0 none runs any more; 1 some may; 2 usage or settings are wrong.",
+    )
     parser.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
     parser.add_argument("--force", action="store_true", help="kill a worker that does not end by itself")
     parser.add_argument(

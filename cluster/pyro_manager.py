@@ -21,12 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     campaign that names neither hosts nor a name server gets one worker on this machine.
 
     0: all complete; 1: a task failed or timed out; 2: usage or settings are wrong, or the campaign could not start;
-    3: no worker came, or none was left; 130: stopped by Ctrl-C.
+    3: no worker came or was left, or its record cannot be kept; 130: stopped.
     """
     parser = argparse.ArgumentParser(
         prog="pyro_manager",
         description="Manage the workers of a campaign until it is done.",
-        epilog="Ctrl-C lets the tasks that run end, a second one cancels them; the same command goes on.",
+        epilog="Ctrl-C lets the tasks that run end, a second one cancels them; the same command goes on. Exit status: "
+        "0 all complete; 1 a task failed or timed out; 2 usage or settings are wrong, or it could not start; "
+        "3 no worker came or was left, or its record cannot be kept; 130 stopped.",
     )
     parser.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (results.root)")

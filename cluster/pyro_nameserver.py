@@ -24,7 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: it was told to end; 2: it could not start.
     """
-    parser = argparse.ArgumentParser(prog="pyro_nameserver", description="Run the name server of a campaign.")
+    parser = argparse.ArgumentParser(
+        prog="pyro_nameserver",
+        description="Run the name server of a campaign.",
+        epilog="Exit status: 0 it was told to end; 2 it could not start.",
+    )
     parser.add_argument("campaign", type=Path, nargs="?", metavar="CAMPAIGN.toml")
     parser.add_argument("--listen", metavar="HOST:PORT", help="default: what the campaign says")
     parser.add_argument("--insecure", action="store_true", help="allow plain text beyond this machine")

@@ -18,7 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Goes to each host by ssh and starts one worker there, with as many slots as the host has, unless it runs already.
     0: all run; 1: not all; 2: usage or settings are wrong.
     """
-    parser = argparse.ArgumentParser(prog="pyro_starter", description="Start the worker of every host of a campaign.")
+    parser = argparse.ArgumentParser(
+        prog="pyro_starter",
+        description="Start the worker of every host of a campaign.",
+        epilog="Exit status: 0 all run; 1 not all; 2 usage or settings are wrong.",
+    )
     parser.add_argument("campaign", type=Path, metavar="CAMPAIGN.toml")
     parser.add_argument("--install", type=Path, metavar="WHEEL", help="copy this wheel there and install it first")
     arguments = parser.parse_args(argv)
