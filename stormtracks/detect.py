@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from stormtracks.errors import InputError
-from stormtracks.extrema import Neighbourhood, local_maxima
+from stormtracks.extrema import local_maxima
 from stormtracks.grid import EARTH_RADIUS_KM, Grid, unit_vectors
+from stormtracks.neighbourhood import neighbourhood
 from stormtracks.precision import round_latitude, round_longitude, round_values
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.settings.campaign import DetectionSettings
@@ -120,10 +120,6 @@ class Detector:
             return np.sign(self.grid.lat).astype(np.float32)[:, None]
         return np.ones((len(self.grid.lat), 1), dtype=np.float32)
 
-    @cached_property
-    def _near(self) -> Neighbourhood:
-        return Neighbourhood(self.grid)
-
     def field(self, block: tuple[Field, ...]) -> Field:
         """The field that is followed, from what was read: itself, or the vorticity of the wind; (n, nlat, nlon)."""
         if len(block) == 2:
@@ -145,11 +141,15 @@ class Detector:
             For each step the number of ``extrema`` that reached the threshold, and how many of these were ``merged``
             into a stronger one or lay ``outside region``.
         """
-        signal = self._sense * self.field(block)
-        for pole in self.grid.pole_rows:
-            signal[:, pole] = signal[:, pole, :1]
-        found = local_maxima(signal, self._near, threshold=self._least_signal, refine=self.settings.refine)
-        strength = signal[found.step, found.row, found.col].astype(np.float64)
+        field = self.field(block)
+        found = local_maxima(
+            field,
+            neighbourhood(self.grid),
+            sense=self._sense,
+            threshold=self._least_signal,
+            refine=self.settings.refine,
+        )
+        strength = found.value.astype(np.float64)
         keep = np.ones(len(found), dtype=bool)
         if self.settings.merge_km > 0:
             keep = _strongest(found.step, unit_vectors(found.lat, found.lon), strength, self.settings.merge_km)
@@ -157,7 +157,7 @@ class Detector:
         sense = self._sense[found.row[keep], 0].astype(np.float64)
         inside = in_region(lat, lon, self.settings.region)
         counts = {
-            name: np.bincount(steps, minlength=len(signal))
+            name: np.bincount(steps, minlength=len(field))
             for name, steps in (
                 ("extrema", found.step),
                 ("merged", found.step[~keep]),
@@ -190,6 +190,9 @@ def in_region(lat: FloatArray, lon: FloatArray, region: tuple[float, float, floa
 
 def _strongest(step: IntArray, xyz: FloatArray, strength: FloatArray, radius_km: float) -> BoolArray:
     """Keep the stronger of each pair of centres closer than `radius_km`, strongest first, step by step."""
+    # Imported here, as it takes longer than many a search and merging is seldom asked for.
+    from scipy.spatial import cKDTree
+
     keep = np.ones(len(step), dtype=bool)
     chord = 2 * np.sin(min(radius_km / (2 * EARTH_RADIUS_KM), np.pi / 2))
     # Steps are set far apart in a fourth dimension, so that one tree serves them all.

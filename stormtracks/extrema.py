@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from stormtracks.grid import EARTH_RADIUS_KM, Grid, unit_vectors
+from stormtracks.grid import Grid, unit_vectors
+from stormtracks.neighbourhood import Neighbourhood
+from stormtracks.tangent_plane import from_tangent_plane, top
 
-__all__ = ["Maxima", "Neighbourhood", "local_maxima"]
+__all__ = ["Maxima", "local_maxima"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Field = npt.NDArray[np.float32]
 
-_AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+# Steps are worked on few at a time, so that the intermediate arrays stay in a core's own cache.
+_POINTS_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class Maxima:
         Index of the field within the stack.
     row, col : shape (n,), int64
         Grid point; of a plateau its first one.
+    value : shape (n,), float32
+        There, with the sense of the search.
     lat, lon : shape (n,), float64
         Position in degrees, between grid points if refined; of a plateau the centroid of its points' positions.
     """
@@ -39,6 +42,7 @@ class Maxima:
     step: IntArray
     row: IntArray
     col: IntArray
+    value: Field
     lat: FloatArray
     lon: FloatArray
 
@@ -46,218 +50,169 @@ class Maxima:
         return len(self.step)
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbourhood:
-    """Which grid points touch which, and where they lie; made once for a grid.
-
-    A point's neighbours are the eight around it and, where meridians draw together, the further columns that lie no
-    farther away than the next row: near a pole, columns a few km apart are no places of their own. A pole row is one
-    point, held in column 0, that touches the whole row beside it. On a grid that ends half a step short of the pole,
-    points of the last row touch those of the same row on the other side.
-    """
-
-    grid: Grid
-
-    def is_pole(self, row: IntArray) -> BoolArray:
-        """Whether a row is a pole, shape of `row`."""
-        return np.isin(row, self.grid.pole_rows)
-
-    def can_be_centre(self, row: IntArray, col: IntArray) -> BoolArray:
-        """Whether a point has neighbours all round; false on the edges of a limited area."""
-        nlat, nlon = self.grid.shape
-        whole = np.ones(len(row), dtype=bool)
-        for edge, at in ((0, 0), (nlat - 1, -1)):
-            if not self.grid.reaches_pole(at):
-                whole &= row != edge
-        if not self.grid.periodic:
-            margin = self.stretch[row]
-            whole &= (col >= margin) & (col < nlon - margin)
-        return whole
-
-    def shift(self, row: IntArray, col: IntArray, drow: int, dcol: IntArray | int) -> tuple[IntArray, IntArray]:
-        """The point `drow` rows (-1, 0, 1) and `dcol` columns away; over the pole where the grid reaches it."""
-        nlat, nlon = self.grid.shape
-        to = row + drow
-        over = (to < 0) | (to >= nlat)
-        column = col + dcol + np.where(over, nlon // 2, 0)
-        to = np.clip(to, 0, nlat - 1)
-        column = column % nlon
-        return to, np.where(self.is_pole(to), 0, column)
-
-    @cached_property
-    def stretch(self) -> IntArray:
-        """Columns that span about as many km as one row does at each latitude, shape (nlat,); at least 1."""
-        nlon = len(self.grid.lon)
-        height = np.abs(np.gradient(self.grid.lat))
-        width = self.grid.lon_step * np.cos(np.deg2rad(self.grid.lat))
-        columns = np.rint(height / np.maximum(width, self.grid.lon_step * 1e-3)).astype(np.int64)
-        return np.clip(columns, 1, max(nlon // 4, 1))
-
-    def around(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """All neighbours of each point: index of the point, row and column of the neighbour; shapes (m,)."""
-        nlat, nlon = self.grid.shape
-        pole = self.is_pole(row)
-        stretch = self.stretch[row]
-        width = np.where(pole, 0, 2 * stretch + 1)
-        point = np.repeat(np.arange(len(row)), width)
-        dcol = np.arange(len(point)) - np.repeat(np.cumsum(width) - width + stretch, width)
-        parts = [
-            (point[keep], *self.shift(row[point[keep]], col[point[keep]], drow, dcol[keep]))
-            for drow in (-1, 0, 1)
-            for keep in (np.flatnonzero(dcol != 0) if drow == 0 else np.arange(len(dcol)),)
-        ]
-        at = np.flatnonzero(pole)
-        beside = np.where(row[at] == 0, 1, nlat - 2)
-        parts.append((np.repeat(at, nlon), np.repeat(beside, nlon), np.tile(np.arange(nlon), len(at))))
-        points, rows, cols = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return points, rows, cols
-
-    def stencil(self, row: IntArray, col: IntArray) -> tuple[IntArray, IntArray]:
-        """The 3 x 3 points, about as wide as high in km, that a fit at each centre uses; shapes (n, 9)."""
-        stretch = self.stretch[row]
-        points = [self.shift(row, col, drow, dcol * stretch) for drow in (-1, 0, 1) for dcol in (-1, 0, 1)]
-        return np.stack([p[0] for p in points], axis=-1), np.stack([p[1] for p in points], axis=-1)
-
-    @cached_property
-    def fits(self) -> tuple[FloatArray, FloatArray]:
-        """For each row that is no pole, the least-squares fit of a quadratic on its stencil.
-
-        Returns
-        -------
-        weights : shape (nlat, 5, 9)
-            Give the coefficients of x, y, x^2, x y, y^2 from the nine values.
-        reach : shape (nlat, 2)
-            Half the width and height of the stencil's cell, in km: how far a centre may move.
-        """
-        lat, lon = self.grid.lat, self.grid.lon
-        row = np.arange(len(lat))
-        col = np.full(len(lat), len(lon) // 2)
-        row = row[self.can_be_centre(row, col) & ~self.is_pole(row)]
-        rows, cols = self.stencil(row, col[row])
-        x, y = tangent_plane(lat[row, None], lon[col[row], None], lat[rows], lon[cols])
-        weights = np.zeros((len(lat), 5, 9))
-        reach = np.zeros((len(lat), 2))
-        weights[row] = _quadratic_fit(x, y)
-        reach[row, 0] = 0.5 * np.abs(x[:, [3, 5]]).max(axis=1)
-        reach[row, 1] = 0.5 * np.abs(y[:, [1, 7]]).max(axis=1)
-        return weights, reach
-
-    def pole_fit(self, row: int) -> tuple[FloatArray, float]:
-        """The same for a pole row, from the pole and the row beside it: weights (5, 1 + nlon) and the reach in km."""
-        beside = 1 if row == 0 else row - 1
-        lon = self.grid.lon
-        x, y = tangent_plane(
-            self.grid.lat[row],
-            0.0,
-            np.r_[self.grid.lat[row], np.full(len(lon), self.grid.lat[beside])],
-            np.r_[0.0, lon],
-        )
-        return _quadratic_fit(x, y), 0.5 * float(np.hypot(x[1], y[1]))
-
-
-def tangent_plane(
-    lat0: npt.ArrayLike, lon0: npt.ArrayLike, lat: FloatArray, lon: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Azimuthal equidistant coordinates: km east and north of a point, at true distance and direction; broadcasts.
-
-    Source: Snyder (1987), *Map Projections: A Working Manual*, USGS Professional Paper 1395, chapter 25.
-    """
-    phi0, dlam, phi = np.deg2rad(lat0), np.deg2rad(np.subtract(lon, lon0)), np.deg2rad(lat)
-    east = np.cos(phi) * np.sin(dlam)
-    north = np.cos(phi0) * np.sin(phi) - np.sin(phi0) * np.cos(phi) * np.cos(dlam)
-    towards = np.sin(phi0) * np.sin(phi) + np.cos(phi0) * np.cos(phi) * np.cos(dlam)
-    across = np.hypot(east, north)
-    scale = EARTH_RADIUS_KM * np.arctan2(across, towards) / np.where(across > 0, across, 1.0)
-    return scale * east, scale * north
-
-
-def from_tangent_plane(
-    lat0: FloatArray, lon0: FloatArray, x: FloatArray, y: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Latitude and longitude in degrees of points `x` km east and `y` km north; the inverse of `tangent_plane`."""
-    angle = np.hypot(x, y) / EARTH_RADIUS_KM
-    across = np.where(angle > 0, angle, 1.0) * EARTH_RADIUS_KM
-    east, north = np.sin(angle) * x / across, np.sin(angle) * y / across
-    phi0 = np.deg2rad(lat0)
-    up = np.cos(angle) * np.sin(phi0) + north * np.cos(phi0)
-    out = np.cos(angle) * np.cos(phi0) - north * np.sin(phi0)
-    return np.rad2deg(np.arctan2(up, np.hypot(out, east))), lon0 + np.rad2deg(np.arctan2(east, out))
-
-
-def _quadratic_fit(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Least-squares weights of x, y, x^2, x y, y^2 (with a constant, left out of the result), shape (..., 5, n)."""
-    scale = np.maximum(np.abs(x), np.abs(y)).max(axis=-1, keepdims=True)
-    u, v = x / scale, y / scale
-    weights = np.linalg.pinv(np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1))[..., 1:, :]
-    return np.asarray(weights / np.stack([scale, scale, scale**2, scale**2, scale**2], axis=-2))
-
-
-def local_maxima(field: Field, near: Neighbourhood, *, threshold: float | None = None, refine: bool = True) -> Maxima:
+def local_maxima(
+    field: Field,
+    near: Neighbourhood,
+    *,
+    sense: npt.ArrayLike = 1.0,
+    threshold: float | None = None,
+    refine: bool = True,
+) -> Maxima:
     """Points of each field that stand above all their neighbours, a flat plateau counting as one.
 
     Parameters
     ----------
     field : numpy.ndarray, shape (n, nlat, nlon)
-        NaN where missing; a point with a missing neighbour is no maximum. A pole row must hold one value (its first
-        column is what counts).
+        NaN where missing; a point with a missing neighbour is no maximum. Of a pole row the first column counts.
     near : Neighbourhood
         Of the grid.
+    sense : array_like, float32, broadcasts against (nlat, nlon)
+        What the field is multiplied with first; -1 finds minima.
     threshold : float, optional
         Points below it are left out.
     refine : bool
         Place each maximum at the top of a quadratic in the tangent plane, fitted to 3 x 3 points by least squares, no
         further than half a cell away.
     """
-    step, row, col = _rise_above_rows(field, near, threshold)
-    value = field[step, row, col]
-    pole = near.is_pole(row)
-    weak = near.can_be_centre(row, col)
-    strict = weak.copy()
-    # The eight around it leave so few that the others cost nothing.
-    for drow, dcol in _AROUND:
-        rows, cols = near.shift(row, col, drow, dcol)
-        other = field[step, rows, cols]
-        weak &= (value >= other) | pole
-        strict &= (value > other) | pole
-    left = np.flatnonzero(weak & (pole | (near.stretch[row] > 1)))
-    point, rows, cols = near.around(row[left], col[left])
-    other = field[step[left[point]], rows, cols]
-    weak[left[point[~(value[left[point]] >= other)]]] = False
-    strict[left[point[~(value[left[point]] > other)]]] = False
-    step, row, col, strict = step[weak], row[weak], col[weak], strict[weak]
-    lat, lon = near.grid.lat[row], near.grid.lon[col]
+    steps, nlat, nlon = field.shape
+    at_a_time = max(1, _POINTS_AT_A_TIME // (nlat * nlon))
+    out = np.empty((min(steps, at_a_time), nlat + 2, nlon + 2), dtype=np.float32)
+    parts = []
+    for start in range(0, max(steps, 1), at_a_time):
+        few = field[start : start + at_a_time]
+        frame = _frame(few, near.grid, sense, out=out[: len(few)])
+        parts.append(_in_frame(frame, near, threshold, refine=refine, first=start))
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Maxima(*(np.concatenate(column) for column in columns))
+
+
+def _frame(field: Field, grid: Grid, sense: npt.ArrayLike, *, out: Field) -> Field:
+    """The fields times their sense in a frame of one line on every side, shape (n, nlat + 2, nlon + 2).
+
+    The frame holds what lies over the seam or the pole, and NaN where a limited area ends.
+    """
+    inner = out[:, 1:-1, 1:-1]
+    np.multiply(field, sense, out=inner)
+    for pole in grid.pole_rows:
+        inner[:, pole] = inner[:, pole, :1]
+    for beyond, edge in ((0, 0), (-1, -1)):
+        if grid.reaches_pole(edge):
+            out[:, beyond, 1:-1] = np.roll(inner[:, edge], -(len(grid.lon) // 2), axis=1)
+        else:
+            out[:, beyond] = np.nan
+    if grid.periodic:
+        out[:, :, 0], out[:, :, -1] = out[:, :, -2], out[:, :, 1]
+    else:
+        out[:, :, 0] = out[:, :, -1] = np.nan
+    return out
+
+
+def _in_frame(frame: Field, near: Neighbourhood, threshold: float | None, *, refine: bool, first: int) -> Maxima:
+    """The maxima of framed fields, the first of which is number `first` of the stack."""
+    step, row, col, strict = _not_below_any(frame, near, threshold)
+    lat, lon = near.grid.lat.take(row), near.grid.lon.take(col)
     if refine:
-        lat, lon = _refine(field, near, step, row, col)
-    flat = np.flatnonzero(~strict)
-    first, centre_lat, centre_lon = _plateaus(
-        field, near, step[flat], row[flat], col[flat], unit_vectors(lat[flat], lon[flat])
-    )
-    lat[flat[first]], lon[flat[first]] = centre_lat, centre_lon
-    strict[flat[first]] = True
-    return Maxima(step[strict], row[strict], col[strict], lat[strict], lon[strict])
+        lat, lon = _between_points(frame, near, step, row, col)
+    level = np.flatnonzero(~strict)
+    if len(level):
+        xyz = unit_vectors(lat[level], lon[level])
+        kept, centre_lat, centre_lon = _plateaus(frame, near, step[level], row[level], col[level], xyz)
+        kept = level[kept]
+        lat[kept], lon[kept], strict[kept] = centre_lat, centre_lon, True
+    step, row, col = step[strict], row[strict], col[strict]
+    return Maxima(step + first, row, col, frame[step, row + 1, col + 1], lat[strict], lon[strict])
 
 
-def _rise_above_rows(field: Field, near: Neighbourhood, threshold: float | None) -> tuple[IntArray, IntArray, IntArray]:
-    """Points not below those north and south of them: the cheap test that leaves few."""
-    _, nlat, nlon = field.shape
-    rise = np.zeros(field.shape, dtype=bool)
-    middle = field[:, 1:-1]
-    np.greater_equal(middle, field[:, :-2], out=rise[:, 1:-1])
-    rise[:, 1:-1] &= middle >= field[:, 2:]
-    for edge, at in ((0, 0), (nlat - 1, -1)):
-        if near.grid.reaches_pole(at):
-            rise[:, edge, :] = True
-            if edge in near.grid.pole_rows:
-                rise[:, edge, 1:] = False
+def _not_below_any(
+    frame: Field, near: Neighbourhood, threshold: float | None
+) -> tuple[IntArray, IntArray, IntArray, BoolArray]:
+    """Points not below the threshold nor any neighbour: step, row, column, and whether they stand above them all."""
+    at = _not_below_four(frame, near.grid, threshold)
+    value, highest = frame.take(at), _highest_of_eight(frame, at)
+    left = np.flatnonzero(value >= highest)
+    at, value, highest = at.take(left), value.take(left), highest.take(left)
+    line, col = np.divmod(at, frame.shape[2])
+    step, row = np.divmod(line, frame.shape[1])
+    row, col = row - 1, col - 1
+    reach = near.stretch.take(row)
+    wide = np.flatnonzero(reach > 1)
+    highest[wide] = np.maximum(highest[wide], _highest_within(frame, at[wide], reach[wide]))
+    for pole in near.grid.pole_rows:
+        here = np.flatnonzero(row == pole)
+        highest[here] = frame[step[here], near.beside_pole(pole) + 1, 1:-1].max(axis=1)
+    left = np.flatnonzero((value >= highest) & near.can_be_centre(row, col))
+    return step.take(left), row.take(left), col.take(left), (value > highest).take(left)
+
+
+def _not_below_four(frame: Field, grid: Grid, threshold: float | None) -> IntArray:
+    """Points not below the threshold nor those north, south, west and east of them: the cheap test that leaves few.
+
+    Returns indices into the flat frame, ascending.
+    """
+    flat, width = frame.reshape(-1), frame.shape[2]
+    rises = np.ones(frame.shape, dtype=bool)
+    inner = slice(width, len(flat) - width)
+    middle, found = flat[inner], rises.reshape(-1)[inner]
+    not_below = np.empty_like(found)
+    others: list[npt.ArrayLike] = [
+        flat[inner.start + offset : inner.stop + offset] for offset in (-width, width, -1, 1)
+    ]
     if threshold is not None:
-        rise &= field >= threshold
-    step, rest = np.divmod(np.flatnonzero(rise), nlat * nlon)
-    row, col = np.divmod(rest, nlon)
-    return step, row, col
+        others.append(threshold)
+    for other in others:
+        np.greater_equal(middle, other, out=not_below)
+        np.logical_and(found, not_below, out=found)
+    rises[:, 0] = rises[:, -1] = False
+    rises[:, :, 0] = rises[:, :, -1] = False
+    for pole in grid.pole_rows:
+        rises[:, pole + 1, 2:] = False
+    return np.flatnonzero(rises)
+
+
+def _highest_of_eight(frame: Field, at: IntArray) -> Field:
+    """The highest of the eight values around each point of the flat frame; NaN if one is missing."""
+    flat, width = frame.reshape(-1), frame.shape[2]
+    highest = flat.take(at - 1)
+    for offset in (1, -width - 1, -width, 1 - width, width - 1, width, width + 1):
+        np.maximum(highest, flat.take(at + offset), out=highest)
+    return highest
+
+
+def _highest_within(frame: Field, at: IntArray, reach: IntArray) -> Field:
+    """The highest value up to `reach` columns west and east of each point, in its row and in the two beside it.
+
+    The points themselves are left out; NaN if a value is missing.
+    """
+    width = frame.shape[2]
+    last = width - 2
+    col = at % width
+    line = at - col
+    west, east = line + np.maximum(col - reach, 0), line + np.minimum(col + reach, last) + 1
+    # What the seam cuts off stands at the other end of the rows.
+    cut = np.flatnonzero((col <= reach) | (col + reach > last))
+    to_west = (col <= reach)[cut]
+    cut_west = line[cut] + np.where(to_west, (col - reach)[cut] + last, 1)
+    cut_east = line[cut] + np.where(to_west, last, (col + reach)[cut] - last) + 1
+    start = [west, at + 1, west - width, west + width, cut_west, cut_west - width, cut_west + width]
+    stop = [at, east, east - width, east + width, cut_east, cut_east - width, cut_east + width]
+    found = _highest_between(frame.reshape(-1), np.concatenate(start), np.concatenate(stop))
+    highest: Field = found[: 4 * len(at)].reshape(4, -1).max(axis=0)
+    highest[cut] = np.maximum(highest[cut], found[4 * len(at) :].reshape(3, -1).max(axis=0))
+    return highest
+
+
+def _highest_between(flat: Field, start: IntArray, stop: IntArray) -> Field:
+    """The highest value from each start up to, not including, its stop, or at the start if that lies no further."""
+    # From the last start back to the first: what lies between a stop and the next start is else looked at, too.
+    order = np.argsort(-start, kind="stable")
+    bounds = np.stack([start[order], stop[order]], axis=-1).reshape(-1)
+    highest = np.empty(len(start), dtype=flat.dtype)
+    highest[order] = np.maximum.reduceat(flat, bounds)[::2]
+    return highest
 
 
 def _plateaus(
-    field: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray, xyz: FloatArray
+    frame: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray, xyz: FloatArray
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Join equal neighbours into plateaus and keep those that nothing overtops.
 
@@ -265,72 +220,68 @@ def _plateaus(
     """
     nlat, nlon = near.grid.shape
     count = len(step)
-    if count == 0:
-        return np.empty(0, np.int64), np.empty(0), np.empty(0)
-    value = field[step, row, col]
+    value = frame[step, row + 1, col + 1]
     key = (step * nlat + row) * nlon + col  # ascending, as the points come in order
     point, rows, cols = near.around(row, col)
-    other = field[step[point], rows, cols]
-    has_lower, equal_outside = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    has_lower[point[other < value[point]]] = True
+    other = frame[step[point], rows + 1, cols + 1]
     same = np.flatnonzero(other == value[point])
     other_key = (step[point[same]] * nlat + rows[same]) * nlon + cols[same]
     other_point = np.minimum(np.searchsorted(key, other_key), count - 1)
-    found = key[other_point] == other_key
-    equal_outside[point[same[~found]]] = True
-    one, two = point[same[found]], other_point[found]
-    graph = coo_array((np.ones(len(one), dtype=np.int8), (one, two)), shape=(count, count))
-    total, label = connected_components(graph, directed=False)
+    inside = key[other_point] == other_key
+    label = _joined(point[same[inside]], other_point[inside], count)
     # A plateau with an equal point that is overtopped is a shoulder; one with nothing lower is a constant field.
-    good = np.ones(total, dtype=bool)
-    good[label[equal_outside]] = False
-    lower = np.zeros(total, dtype=bool)
-    lower[label[has_lower]] = True
-    good &= lower
-    first = np.unique(label, return_index=True)[1]
-    sums = np.stack([np.bincount(label, xyz[:, axis], minlength=total) for axis in range(3)])
-    lat = np.rad2deg(np.arctan2(sums[2], np.hypot(sums[0], sums[1])))
-    lon = np.rad2deg(np.arctan2(sums[1], sums[0]))
-    return first[good], lat[good], lon[good]
+    good = np.zeros(count, dtype=bool)
+    good[label[point[other < value[point]]]] = True
+    good[label[point[same[~inside]]]] = False
+    first = np.flatnonzero(good)
+    sums = [np.bincount(label, xyz[:, axis], minlength=count)[first] for axis in range(3)]
+    return first, np.rad2deg(np.arctan2(sums[2], np.hypot(sums[0], sums[1]))), np.rad2deg(np.arctan2(sums[1], sums[0]))
 
 
-def _refine(
-    field: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray
+def _joined(one: IntArray, two: IntArray, count: int) -> IntArray:
+    """For each of `count` points the least that it is joined to, by pairs and directly or not."""
+    least = np.arange(count)
+    while True:
+        of_one, of_two = least[one], least[two]
+        if (of_one == of_two).all():
+            return least
+        lesser = np.minimum(of_one, of_two)
+        np.minimum.at(least, of_one, lesser)
+        np.minimum.at(least, of_two, lesser)
+        least = least[least]
+
+
+def _between_points(
+    frame: Field, near: Neighbourhood, step: IntArray, row: IntArray, col: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Positions between grid points, in degrees: the top of the fitted quadratic, at most half a cell away."""
     weights, reach = near.fits
-    rows, cols = near.stencil(row, col)
-    x, y = _top(weights[row], field[step[:, None], rows, cols].astype(np.float64))
-    x = np.clip(x, -reach[row, 0], reach[row, 0])
-    y = np.clip(y, -reach[row, 1], reach[row, 1])
-    lat, lon = from_tangent_plane(near.grid.lat[row], near.grid.lon[col], x, y)
+    flat, (_, height, width), nlon = frame.reshape(-1), frame.shape, len(near.grid.lon)
+    stretch = near.stretch.take(row)
+    line = (step * height + row) * width + 1
+    columns = (col - stretch) % nlon, col, (col + stretch) % nlon
+    quadratic = np.zeros((5, len(row)))
+    # Summed term by term: rounding must not depend on how many points are handled together.
+    for k, (drow, column) in enumerate(product((0, 1, 2), columns)):
+        values = flat.take(line + (drow * width + column)).astype(np.float64)
+        quadratic += weights[k].take(row, axis=1) * values
+    x, y = top(quadratic)
+    reach_x, reach_y = reach.take(row, axis=1)
+    x, y = np.clip(x, -reach_x, reach_x), np.clip(y, -reach_y, reach_y)
+    lat, lon = from_tangent_plane(near.grid.lat.take(row), near.grid.lon.take(col), x, y)
     for pole in near.grid.pole_rows:
         at = np.flatnonzero(row == pole)
         if len(at):
-            lat[at], lon[at] = _refine_pole(field, near, step[at], pole)
+            lat[at], lon[at] = _on_pole(frame, near, step[at], pole)
     return lat, lon
 
 
-def _refine_pole(field: Field, near: Neighbourhood, step: IntArray, pole: int) -> tuple[FloatArray, FloatArray]:
-    weights, reach = near.pole_fit(pole)
-    beside = 1 if pole == 0 else pole - 1
-    values = np.concatenate([field[step, pole, :1], field[step, beside]], axis=1).astype(np.float64)
-    x, y = _top(np.broadcast_to(weights, (len(step), *weights.shape)), values)
+def _on_pole(frame: Field, near: Neighbourhood, step: IntArray, pole: int) -> tuple[FloatArray, FloatArray]:
+    """The same for maxima on a pole, from it and the whole row beside it."""
+    weights, reach = near.pole_fits[pole]
+    ring = frame[step, near.beside_pole(pole) + 1, 1:-1]
+    values = np.concatenate([frame[step, pole + 1, 1:2], ring], axis=1).astype(np.float64)
+    x, y = top(np.add.accumulate(weights * values[:, None], axis=-1)[..., -1].T)
     shrink = np.minimum(1.0, reach / np.maximum(np.hypot(x, y), 1e-9))
-    lat0 = np.full(len(step), near.grid.lat[pole])
-    return from_tangent_plane(lat0, np.zeros(len(step)), x * shrink, y * shrink)
-
-
-def _top(weights: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Where the quadratic through `values` (n, k) is highest, in km; (0, 0) where it has no top."""
-    # Summed term by term: rounding must not depend on how many points are handled together.
-    total = weights[:, :, 0] * values[:, None, 0]
-    for k in range(1, values.shape[1]):
-        total = total + weights[:, :, k] * values[:, None, k]
-    gx, gy, xx, xy, yy = total.T
-    det = 4 * xx * yy - xy * xy
-    peaked = (det > 0) & (xx < 0)
-    det = np.where(peaked, det, 1.0)
-    x = np.where(peaked, (xy * gy - 2 * yy * gx) / det, 0.0)
-    y = np.where(peaked, (xy * gx - 2 * xx * gy) / det, 0.0)
-    return x, y
+    lat0 = np.full(len(x), near.grid.lat[pole])
+    return from_tangent_plane(lat0, np.zeros(len(x)), x * shrink, y * shrink)

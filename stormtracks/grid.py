@@ -24,6 +24,8 @@ _POLE_TOLERANCE = 1e-4
 class Grid:
     """A latitude-longitude grid: regular in longitude, any monotonic latitudes.
 
+    Grids of the same coordinates, bit by bit, are equal: what is made of one serves all tasks of a process.
+
     Parameters
     ----------
     lat : numpy.ndarray, shape (nlat,), float64
@@ -68,6 +70,16 @@ class Grid:
                 f"longitudes {lon[0]:g}..{lon[-1]:g} go more than once round the globe",
                 remedy="drop the repeated column",
             )
+
+    @cached_property
+    def _content(self) -> tuple[bytes, bytes]:
+        return self.lat.tobytes(), self.lon.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     @property
     def shape(self) -> tuple[int, int]:

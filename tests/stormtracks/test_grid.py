@@ -67,3 +67,11 @@ def test_a_bad_axis_is_refused_by_name(lat: list[float], lon: list[float], says:
     with pytest.raises(InputError, match=says) as caught:
         Grid(np.array(lat, dtype=float), np.array(lon, dtype=float))
     assert caught.value.remedy
+
+
+def test_grids_are_equal_by_what_they_hold() -> None:
+    lat = np.linspace(-90, 90, 91)
+    assert Grid(lat, LON) == Grid(lat.astype(np.float32), LON.copy())
+    assert hash(Grid(lat, LON)) == hash(Grid(lat.copy(), LON))
+    assert Grid(lat, LON) != Grid(lat[::-1], LON)
+    assert Grid(lat, LON) != Grid(lat, LON - 180)
