@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ import numpy.typing as npt
 
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
-from stormtracks.inputs import Stamp, unchanged
+from stormtracks.inputs import Stamp, opening, unchanged
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.reanalysis.axes import (
     Axis,
@@ -25,6 +28,7 @@ from stormtracks.reanalysis.axes import (
     unwrap_longitudes,
 )
 from stormtracks.reanalysis.candidates import Candidate, Request, candidates_in, choose, level_index
+from stormtracks.reanalysis.chunks import ChunkReader, StrangeChunkError, chunk_table, in_order
 from stormtracks.reanalysis.netcdf import Variable, attribute, open_netcdf, reading
 from stormtracks.reanalysis.packing import Packing, packing_of
 from stormtracks.reanalysis.quantities import EASTWARD_WIND, NORTHWARD_WIND, identify, si_units
@@ -33,6 +37,8 @@ from stormtracks.times import TimeAxis
 __all__ = ["Source", "SourceReader", "field_names", "find_source"]
 
 Field = npt.NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_CACHE = 256 * 2**20  # bytes
 
@@ -99,48 +105,62 @@ class Source:
         """Bytes, uncompressed, of these chunks, with the other members and levels that they hold."""
         return self.chunks_per_slab * math.prod(self.chunks) * self.packing.dtype.itemsize
 
-    def selection(self, member: int | None) -> list[int | slice]:
-        """What to read along each dimension, all of the time included; member None means the only one.
+    def positions(self, members: Sequence[int] | None) -> list[int]:
+        """Where members are along the axis of members, in the order given; members None means the only one.
 
         Raises
         ------
         InputError
-            If the file has no such member.
+            If the file lacks one of them.
         """
-        members = self.members or (1,)
-        if member is None and len(members) > 1:
-            raise InputError(f"{self.path} has {len(members)} members", remedy="this layout has one member per file")
-        if member is not None and member not in members:
-            there = ", ".join(map(str, self.members)) or "1, as it has no member axis"
-            raise InputError(f"member {member} is not in {self.path}", remedy=f"the members there are {there}")
-        fixed = {"member": 0 if member is None else members.index(member), "level": self.level or 0, "": 0}
-        return [fixed.get(axis.role, slice(None)) for axis in self.axes]
+        there = self.members or (1,)
+        if members is None:
+            if len(there) > 1:
+                raise InputError(f"{self.path} has {len(there)} members", remedy="this layout has one member per file")
+            return [0]
+        for member in members:
+            if member not in there:
+                known = ", ".join(map(str, self.members)) or "1, as it has no member axis"
+                raise InputError(f"member {member} is not in {self.path}", remedy=f"the members there are {known}")
+        return [there.index(member) for member in members]
 
 
 class SourceReader:
-    """An open file, from which one member of a source is read.
+    """An open file, from which some members of a source are read.
 
     Parameters
     ----------
     source : Source
         Where and what.
-    member : int or None
-        Member to read; None for the only one.
+    members : sequence of int or None
+        Members to read, at least one, in the order wanted; None for the only one.
     """
 
-    def __init__(self, source: Source, member: int | None) -> None:
+    def __init__(self, source: Source, members: Sequence[int] | None) -> None:
         self.source = source
-        self._selection = source.selection(member)
-        roles = [axis.role for axis in source.axes]
-        self._time = roles.index("time") if "time" in roles else None
-        self._order = ["time"] * (self._time is None) + [role for role in roles if role in ("time", "lat", "lon")]
+        self._positions = source.positions(members)
+        self._roles = [axis.role for axis in source.axes]
         with ExitStack() as stack:
             with unchanged(source.path, source.stamp):
                 dataset = stack.enter_context(open_netcdf(source.path))
             self._variable = dataset.variables[source.quantity.name]
             self._variable.set_auto_maskandscale(False)
             self._keep_shared_chunks()
+            self._chunks = self._chunk_reader()
+            if self._chunks is not None:
+                stack.callback(self._chunks.close)
             self._stack = stack.pop_all()
+
+    def _chunk_reader(self) -> ChunkReader | None:
+        """What reads the chunks without the library, which is faster; None if they are not such as it knows."""
+        source = self.source
+        if not (self._variable.filters() or {}).get("zlib"):
+            return None
+        table = chunk_table(source.path, source.stamp, source.quantity.name)
+        if table is None or table.shape != tuple(axis.size for axis in source.axes):
+            return None
+        with opening(source.path):
+            return ChunkReader(source.path, table, roles=self._roles, level=source.level or 0, members=self._positions)
 
     def _keep_shared_chunks(self) -> None:
         # Two consecutive blocks may share a chunk: with room for one slab it is unpacked once, and no more is kept.
@@ -151,26 +171,44 @@ class SourceReader:
                 self._variable.set_var_chunk_cache(source.slab_bytes, slots, 0.0)
 
     def read(self, start: int, stop: int) -> Field:
-        """Steps `start` to `stop` of the file, shape (stop - start, nlat, nlon), in SI units, NaN where missing.
+        """Steps `start` to `stop` of the file, shape (members, stop - start, nlat, nlon), in SI units, NaN if missing.
 
         Raises
         ------
         InputError
             If the file is damaged there, or has changed since it was described.
         """
-        index: list[int | slice] = list(self._selection)
-        if self._time is not None:
-            index[self._time] = slice(start, stop)
         steps = f"steps {start} to {stop - 1} of variable {self.source.quantity.name!r}"
         with unchanged(self.source.path, self.source.stamp), reading(self.source.path, steps):
-            stored: npt.NDArray[Any] = np.asarray(self._variable[tuple(index)])
+            stored = self._stored(start, stop)
         field = self.source.packing.unpack(stored)
-        if self._time is None:
-            field = field[np.newaxis][start:stop]
-        field = field.transpose([self._order.index(role) for role in ("time", "lat", "lon")])
         if self.source.columns is not None:
-            field = field.take(self.source.columns, axis=2)
+            field = field.take(self.source.columns, axis=3)
         return np.ascontiguousarray(field)
+
+    def _stored(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """What is stored, shape (members, stop - start, nlat, nlon)."""
+        if self._chunks is not None:
+            try:
+                return self._chunks.read(start, stop)
+            except StrangeChunkError as error:
+                _log.debug("the NetCDF library reads %s: %s", self.source.path, error)
+        wanted = {"time": slice(start, stop), "level": self.source.level or 0, "": 0}
+        parts = []
+        for lot in self._lots():
+            wanted["member"] = slice(min(lot), max(lot) + 1)
+            index = tuple(wanted.get(role, slice(None)) for role in self._roles)
+            stored = in_order(np.asarray(self._variable[index]), self._roles)
+            parts.append(stored[[position - min(lot) for position in lot]] if len(lot) > 1 else stored)
+        stored = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return stored if "time" in self._roles else stored[:, start:stop]
+
+    def _lots(self) -> list[list[int]]:
+        """The positions of the members, those in turn that lie in the same chunks."""
+        source = self.source
+        sizes = (size for axis, size in zip(source.axes, source.chunks, strict=True) if axis.role == "member")
+        depth = next(sizes, 1)
+        return [list(lot) for _, lot in itertools.groupby(self._positions, key=lambda position: position // depth)]
 
     def close(self) -> None:
         """Close the file."""
