@@ -15,29 +15,47 @@ from stormtracks.settings.campaign import CampaignSettings, Season, month_day
 from stormtracks.times import TimeAxis, seconds_of
 from stormtracks.tracks import Tracks
 
-__all__ = ["POINT", "READ_ON_DAYS", "Linked", "assemble", "season_end"]
+__all__ = ["READ_ON_DAYS", "Linked", "Points", "assemble", "by_chain", "entries", "season_end"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.void]
-
-POINT = np.dtype([("chain", "i8"), ("seconds", "i8"), ("lat", "f8"), ("lon", "f8"), ("value", "f8"), ("inside", "?")])
-"""One point of a chain of links: which chain, when, where, how strong, and whether in the region."""
 
 READ_ON_DAYS = 90
 """Days after the end of its season at which a track is cut and flagged, if it lives that long."""
+
+
+class Points(NamedTuple):
+    """Points of chains of links: which chain, when, where, how strong, whether in the region; each of shape (n,)."""
+
+    chain: IntArray
+    seconds: IntArray
+    lat: FloatArray
+    lon: FloatArray
+    value: FloatArray
+    inside: BoolArray
+
+    def at(self, index: IntArray) -> Points:
+        """Some of the points."""
+        return Points._make(column[index] for column in self)
 
 
 class Linked(NamedTuple):
     """What a tracker makes of all centres."""
 
     points: Points
-    """Structured array of `POINT`, in order of chain, and of time within each."""
+    order: IntArray
+    """Indices that put the points in order of chain, and of time within each."""
     begun: IntArray
     """Chains that begin where the data do, or after a gap."""
     ended: IntArray
     """Chains that end where the data do, or before a gap."""
+    forgotten: int
+    """Stretches inside the region of chains that are too short and not among the points any more."""
+
+    def at(self, place: IntArray) -> Points:
+        """The points at places in their order."""
+        return self.points.at(self.order[place])
 
 
 _NO_YEAR = np.iinfo(np.int64).min
@@ -98,18 +116,17 @@ def assemble(
         Of stretches inside the region: ``linked``, and of these ``too short``, ``out of season``, and ``of another
         year``; ``born before`` counts those of another year that reach into the one asked for.
     """
-    points = linked.points
-    pieces, counts = _keep(_stretches(linked), points, campaign, calendar)
+    pieces, counts = _keep(_stretches(linked), linked, campaign, calendar)
     if year is not None:
         ours = pieces.year == year
-        before = (pieces.year < year) & (points["seconds"][pieces.stop - 1] >= seconds_of(calendar, year))
+        before = (pieces.year < year) & (linked.at(pieces.stop - 1).seconds >= seconds_of(calendar, year))
         counts.update({"of another year": int((~ours).sum()), "born before": int(before.sum())})
         pieces = pieces[ours]
-    pieces = _flag_edges(pieces, points, grid)
-    first = points[pieces.start]
-    pieces = pieces[np.lexsort((first["lon"], first["lat"], first["seconds"]))]
+    pieces = _flag_edges(pieces, linked, grid)
+    first = linked.at(pieces.start)
+    pieces = pieces[np.lexsort((first.lon, first.lat, first.seconds))]
     row_size = pieces.stop - pieces.start
-    records = points[_ranges(pieces.start, row_size)]
+    record = linked.order[_ranges(pieces.start, row_size)]
     tracks = Tracks(
         row_size=row_size,
         track_id=np.arange(1, len(row_size) + 1, dtype=np.int64),
@@ -117,40 +134,41 @@ def assemble(
         member=np.full(len(row_size), member, dtype=np.int64),
         starts_cut=pieces.starts_cut,
         ends_cut=pieces.ends_cut,
-        time=records["seconds"].copy(),
-        lon=records["lon"].copy(),
-        lat=records["lat"].copy(),
-        value=records["value"].copy(),
+        time=linked.points.seconds[record],
+        lon=linked.points.lon[record],
+        lat=linked.points.lat[record],
+        value=linked.points.value[record],
         quantity=quantity,
         calendar=calendar,
     )
     return tracks, counts
 
 
-def _keep(pieces: _Pieces, points: Points, campaign: CampaignSettings, calendar: str) -> tuple[_Pieces, Counter[str]]:
+def _keep(pieces: _Pieces, linked: Linked, campaign: CampaignSettings, calendar: str) -> tuple[_Pieces, Counter[str]]:
     """Those that are long enough and start in the season, and how many are not."""
     min_points = campaign.tracking.min_points
-    linked = len(pieces.start)
+    all_of_them = len(pieces.start) + linked.forgotten
     # Most are too short: their dates are not worth the time.
     pieces = pieces[pieces.stop - pieces.start >= min_points]
-    pieces = _season_years(pieces, points, campaign.season, calendar)
-    pieces = _limit(pieces, points, campaign.season, calendar)
+    pieces = _season_years(pieces, linked, campaign.season, calendar)
+    pieces = _limit(pieces, linked, campaign.season, calendar)
     pieces = pieces[pieces.stop - pieces.start >= min_points]
     in_season = pieces.year != _NO_YEAR
-    counts = {"linked": linked, "too short": linked - len(in_season), "out of season": int((~in_season).sum())}
+    counts = {
+        "linked": all_of_them,
+        "too short": all_of_them - len(in_season),
+        "out of season": int((~in_season).sum()),
+    }
     return pieces[in_season], Counter(counts)
 
 
 def _stretches(linked: Linked) -> _Pieces:
     """The stretches inside the region, flagged where the region or the data cut them."""
-    chain, inside = linked.points["chain"], linked.points["inside"]
-    same_chain = chain[1:] == chain[:-1]
-    follows = np.r_[False, same_chain][: len(chain)]  # has a point of its chain before it
-    leads = np.r_[same_chain, False][: len(chain)]
-    before_inside = follows & np.r_[False, inside[:-1]][: len(chain)]
-    after_inside = leads & np.r_[inside[1:], False][: len(chain)]
-    start = np.flatnonzero(inside & ~before_inside)
-    last = np.flatnonzero(inside & ~after_inside)
+    chain, inside = linked.points.chain[linked.order], linked.points.inside[linked.order]
+    follows, enters = entries(chain, inside)
+    leads = np.append(follows[1:], False)[: len(chain)]  # has a point of its chain after it
+    start = np.flatnonzero(enters)
+    last = np.flatnonzero(inside & ~(leads & np.append(inside[1:], False)[: len(chain)]))
     return _Pieces(
         start,
         last + 1,
@@ -160,45 +178,68 @@ def _stretches(linked: Linked) -> _Pieces:
     )
 
 
-def _season_years(pieces: _Pieces, points: Points, season: Season, calendar: str) -> _Pieces:
-    dates = TimeAxis(points["seconds"][pieces.start], calendar).dates()
-    years = [season.year_of(date.year, date.month, date.day) for date in dates]
-    year = np.array([_NO_YEAR if y is None else y for y in years], dtype=np.int64)
+def entries(chain: IntArray, inside: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Which points have one of their chain before them, and at which of them it begins inside the region or enters it.
+
+    Both are given in order of chain, and of time within each.
+    """
+    follows = np.zeros(len(chain), dtype=bool)
+    follows[1:] = chain[1:] == chain[:-1]
+    enters = inside.copy()
+    enters[1:] &= ~(follows[1:] & inside[:-1])
+    return follows, enters
+
+
+def by_chain(chain: IntArray) -> IntArray:
+    """Indices that put points that are in order of time in order of chain, and of time within each."""
+    # As a stable argsort gives it, but several times as fast.
+    order = chain * len(chain)
+    order += np.arange(len(chain))
+    order.sort()
+    order %= max(len(chain), 1)
+    return order
+
+
+def _season_years(pieces: _Pieces, linked: Linked, season: Season, calendar: str) -> _Pieces:
+    days, day_of = TimeAxis(linked.at(pieces.start).seconds, calendar).days()
+    years = [season.year_of(day.year, day.month, day.day) for day in days]
+    year = np.array([_NO_YEAR if y is None else y for y in years], dtype=np.int64)[day_of]
     return _Pieces(pieces.start, pieces.stop, pieces.starts_cut, pieces.ends_cut, year)
 
 
-def _limit(pieces: _Pieces, points: Points, season: Season, calendar: str) -> _Pieces:
+def _limit(pieces: _Pieces, linked: Linked, season: Season, calendar: str) -> _Pieces:
     """Cut what lives on too long after the end of its season."""
     stop, ends_cut = pieces.stop.copy(), pieces.ends_cut.copy()
+    last_seconds = linked.at(pieces.stop - 1).seconds
     for year in np.unique(pieces.year[pieces.year != _NO_YEAR]):
         last = season_end(season, int(year), calendar) + READ_ON_DAYS * 86400
-        for index in np.flatnonzero((pieces.year == year) & (points["seconds"][pieces.stop - 1] > last)):
-            seconds = points["seconds"][pieces.start[index] : pieces.stop[index]]
+        for index in np.flatnonzero((pieces.year == year) & (last_seconds > last)):
+            seconds = linked.at(np.arange(pieces.start[index], pieces.stop[index])).seconds
             stop[index] = pieces.start[index] + np.searchsorted(seconds, last, side="right")
             ends_cut[index] = True
     return _Pieces(pieces.start, stop, pieces.starts_cut, ends_cut, pieces.year)
 
 
-def _flag_edges(pieces: _Pieces, points: Points, grid: Grid) -> _Pieces:
+def _flag_edges(pieces: _Pieces, linked: Linked, grid: Grid) -> _Pieces:
     """Flag ends from which the storm, going on as it did, would have left a limited area within a time step."""
     single = pieces.stop - pieces.start < 2
     second = np.where(single, pieces.start, pieces.start + 1)
     last_but_one = np.where(single, pieces.start, pieces.stop - 2)
-    starts = _leaves(grid, points[pieces.start], points[second])
-    ends = _leaves(grid, points[pieces.stop - 1], points[last_but_one])
+    starts = _leaves(grid, linked.at(pieces.start), linked.at(second))
+    ends = _leaves(grid, linked.at(pieces.stop - 1), linked.at(last_but_one))
     return _Pieces(pieces.start, pieces.stop, pieces.starts_cut | starts, pieces.ends_cut | ends, pieces.year)
 
 
 def _leaves(grid: Grid, last: Points, before: Points) -> BoolArray:
     """Whether the step after `last`, as long as the one from `before`, comes within a cell of the area's edge."""
-    out = np.zeros(len(last), dtype=bool)
-    lat = 2 * last["lat"] - before["lat"]
+    out = np.zeros(len(last.lat), dtype=bool)
+    lat = 2 * last.lat - before.lat
     for edge, inner, at in ((grid.lat[0], grid.lat[1], 0), (grid.lat[-1], grid.lat[-2], -1)):
         if not grid.reaches_pole(at):
             out |= (lat - inner) * np.sign(inner - edge) <= 0
     if not grid.periodic:
-        east_of_edge = (last["lon"] - grid.lon[0]) % 360
-        lon = east_of_edge + (last["lon"] - before["lon"] + 180) % 360 - 180
+        east_of_edge = (last.lon - grid.lon[0]) % 360
+        lon = east_of_edge + (last.lon - before.lon + 180) % 360 - 180
         # No centre is sought where a neighbour as far away as the next row would lie outside.
         height = np.abs(np.diff(grid.lat)).max()
         margin = np.maximum(grid.lon_step, height / np.cos(np.deg2rad(np.clip(lat, -89, 89))))

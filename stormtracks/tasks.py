@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from stormtracks import __version__
-from stormtracks.assemble import READ_ON_DAYS, assemble, season_end
-from stormtracks.blocks import Block, read_blocks
+from stormtracks.blocks import BlockReader
 from stormtracks.claim import check_claim
-from stormtracks.detect import Detector
 from stormtracks.errors import InputError
-from stormtracks.inputs import DIGESTS, Stamp, input_digest, stamp_of
-from stormtracks.reanalysis import open_archive, open_files
-from stormtracks.reanalysis.archive import Archive, Series
+from stormtracks.follow import SCIENCE_VERSION, Outcome, Pass, attributes_of
+from stormtracks.inputs import DIGESTS, input_digest, stamp_of
+from stormtracks.passes import to_each, track_members
+from stormtracks.reanalysis import open_files
+from stormtracks.reanalysis.archive import Archive
 from stormtracks.results import StormtracksResultsManager
-from stormtracks.settings.campaign import CampaignSettings, DataSettings, DetectionSettings, Season, TrackingSettings
-from stormtracks.track import WARM_UP, Moment, TrackBuilder
+from stormtracks.settings.campaign import CampaignSettings, DataSettings, DetectionSettings, TrackingSettings
 from stormtracks.tracks import Tracks, concatenate
 
-__all__ = ["SCIENCE_VERSION", "TASKS", "follow", "is_current", "run_task", "summary_of", "track_file", "vort_track"]
+__all__ = [
+    "SCIENCE_VERSION",
+    "TASKS",
+    "is_current",
+    "run_bundle",
+    "run_task",
+    "summary_of",
+    "track_file",
+    "track_members",
+    "vort_track",
+]
 
-SCIENCE_VERSION = 2
-"""Raised whenever the same input and settings give other tracks than before."""
+T = TypeVar("T")
 
 
 def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
@@ -50,62 +57,15 @@ def vort_track(campaign: CampaignSettings, year: int, member: int) -> Tracks:
     InputError
         If the input cannot be used.
     """
-    archive = _SteadyArchive(open_archive(campaign.data))
-    first = year
-    if not archive.has_year(year, member):
-        if not (campaign.season.over_new_year and archive.has_year(year + 1, member)):
-            archive.open_year(year, member).close()  # says what is missing
-        first = year + 1  # of a season over new year, the part after it
-    years = itertools.takewhile(lambda y: archive.has_year(y, member), itertools.count(first))
-    inputs: dict[str, Stamp] = {}
-    blocks = _noting_inputs(read_blocks(archive, campaign.data, member, years, warm_up=WARM_UP), inputs)
-    tracks = follow(blocks, campaign, member, year)
-    absent = [str(y) for y in (year - 1, year, year + 1) if not archive.has_year(y, member)]
-    archive.check()
-    made_from: dict[str, str | int | float] = {
-        "input_digest": input_digest(campaign.data.root, inputs, kept_in=campaign.results.root / DIGESTS),
-        "absent_years": ", ".join(absent),
-    }
-    return replace(tracks, attributes=tracks.attributes | made_from)
+    return _only(track_members(campaign, year, [member]))
 
 
-class _SteadyArchive(Archive):
-    """An archive of which a year is there or not for as long as a task lasts, whenever it is asked."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._has_year = functools.cache(archive.has_year)
-        self._asked: set[tuple[int, int]] = set()
-
-    def years(self) -> list[int]:
-        return self._archive.years()
-
-    def members(self) -> list[int]:
-        return self._archive.members()
-
-    def has_year(self, year: int, member: int) -> bool:
-        self._asked.add((year, member))
-        return self._has_year(year, member)
-
-    def open_year(self, year: int, member: int) -> Series:
-        return self._archive.open_year(year, member)
-
-    def check(self) -> None:
-        """See that what was there is there still, and nothing else has come."""
-        for year, member in sorted(self._asked):
-            if self._archive.has_year(year, member) != self._has_year(year, member):
-                raise InputError(
-                    f"the data of {year}, member {member}, have come or gone while others were read",
-                    remedy="let the files stay as they are while a campaign runs, and run it again",
-                    permanent=False,
-                )
-
-
-def _noting_inputs(blocks: Generator[Block, None, None], inputs: dict[str, Stamp]) -> Generator[Block, None, None]:
-    with closing(blocks):
-        for block in blocks:
-            inputs.update(block.inputs)
-            yield block
+def _only(outcomes: Iterable[tuple[Any, T | BaseException]]) -> T:
+    """What came of the only one, or its error."""
+    ((_, outcome),) = outcomes
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def is_current(tracks: Tracks, campaign: CampaignSettings, archive: Archive, member: int) -> bool:
@@ -134,7 +94,8 @@ def _input_digest_now(campaign: CampaignSettings, names: list[str]) -> str:
     return input_digest(root, {name: stamp_of(root / name) for name in names}, kept_in=campaign.results.root / DIGESTS)
 
 
-TASKS = {"vort_track": vort_track}
+TASKS = {"vort_track": track_members}
+"""For each task what makes the tracks of some members of a year."""
 
 
 def run_task(
@@ -146,7 +107,7 @@ def run_task(
     first_years: Sequence[int],
     confirm: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Run one task and publish its result; what a worker's child process is asked to do.
+    """Run one task and publish its result: what `run_bundle` does for one alone.
 
     Parameters
     ----------
@@ -172,18 +133,97 @@ def run_task(
     ResultsError
         If the disk refuses, or the results folder belongs to other settings by now.
     """
-    campaign = CampaignSettings.model_validate(settings)
-    tracks = TASKS[task](campaign, year, ensemble_member)
-    results = StormtracksResultsManager(campaign.results.root, task)
+    attempts = [(year, ensemble_member, task)]
 
-    def check() -> None:
+    def ask(place: int) -> None:
         if confirm is not None:
             confirm()
+
+    return _only(run_bundle(attempts, settings=settings, first_years=first_years, confirm=ask))
+
+
+def run_bundle(
+    attempts: Sequence[tuple[int, int, str]],
+    *,
+    settings: dict[str, Any],
+    first_years: Sequence[int],
+    confirm: Callable[[int], None] = lambda place: None,
+    at: Callable[[int | None], None] = lambda place: None,
+    cores: int = 1,
+) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
+    """Run tasks of one year that share their data, and publish each result; what a worker's child process does.
+
+    Parameters
+    ----------
+    attempts : sequence of tuple of year, member, task
+        The task is a key of `TASKS`, and it and the year are the same for all.
+    settings, first_years
+        As in `run_task`.
+    confirm : callable, optional
+        Called with the place of an attempt right before its result is moved into its place; whatever it raises stops
+        that, and is what comes of the attempt.
+    at : callable, optional
+        Called with the place of an attempt when work for it alone begins, with None when work for all begins.
+    cores : int
+        Cores to count on.
+
+    Yields
+    ------
+    place : int
+        Of an attempt in the sequence, each once, as it ends.
+    outcome : dict or Exception
+        What `run_task` returns or raises for it.
+    """
+    yield from to_each(range(len(attempts)), _published(attempts, settings, first_years, confirm, at, cores))
+
+
+def _published(
+    attempts: Sequence[tuple[int, int, str]],
+    settings: dict[str, Any],
+    first_years: Sequence[int],
+    confirm: Callable[[int], None],
+    at: Callable[[int | None], None],
+    cores: int,
+) -> Generator[tuple[int, dict[str, Any] | Exception], None, None]:
+    campaign = CampaignSettings.model_validate(settings)
+    ((year, task),) = {(year, task) for year, _, task in attempts}
+    place_of = {member: place for place, (_, member, _) in enumerate(attempts)}
+    results = StormtracksResultsManager(campaign.results.root, task)
+
+    def tell(member: int | None) -> None:
+        at(None if member is None else place_of[member])
+
+    with closing(TASKS[task](campaign, year, list(place_of), at=tell, cores=cores)) as outcomes:
+        for member, outcome in outcomes:
+            place = place_of[member]
+            if isinstance(outcome, Exception):
+                yield place, outcome
+                continue
+            try:
+                path, sha256 = _publish(results, campaign, year, member, outcome, functools.partial(confirm, place))
+            except Exception as error:
+                yield place, error
+            else:
+                yield place, {**summary_of(outcome, first=year in first_years), "path": path, "sha256": sha256}
+
+
+def _publish(
+    results: StormtracksResultsManager,
+    campaign: CampaignSettings,
+    year: int,
+    member: int,
+    tracks: Tracks,
+    confirm: Callable[[], None],
+) -> tuple[str, str]:
+    """Path and sha256 of the result."""
+
+    def check() -> None:
+        confirm()
         # Another campaign may have taken the place of this one, whose manager nobody hears of here.
         check_claim(results.folder, campaign.settings_hash)
 
-    record = results.add_result(year, ensemble_member, tracks, confirm=check)
-    return {**summary_of(tracks, first=year in first_years), "path": record.path, "sha256": record.sha256}
+    record = results.add_result(year, member, tracks, confirm=check)
+    return record.path, record.sha256
 
 
 def summary_of(tracks: Tracks, *, first: bool = False) -> dict[str, int]:
@@ -242,70 +282,31 @@ def track_file(
         data=data, detection=detection or DetectionSettings(), tracking=tracking or TrackingSettings()
     )
     archive = open_files(paths, data)
-    members = archive.members() if member is None else [member]
-    several = [follow(read_blocks(archive, data, m, archive.years()), campaign, m, None) for m in members]
+    several = dict(_all_years(archive, campaign, archive.members() if member is None else [member]))
     counts: Counter[str] = Counter()
-    for tracks in several:
+    for tracks in several.values():
         counts.update(json.loads(str(tracks.attributes["counts"])))
-    inputs = sorted({str(tracks.attributes["inputs"]) for tracks in several})
-    return replace(concatenate(several), attributes=_attributes(campaign, inputs, counts))
+    inputs = {str(tracks.attributes["inputs"]) for tracks in several.values()}
+    ordered = [several[member] for member in sorted(several)]
+    return replace(concatenate(ordered), attributes=attributes_of(campaign, inputs, counts))
 
 
-def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, member: int, year: int | None) -> Tracks:
-    """Detect and link to the end of the blocks, or until the last track has ended that `year` publishes."""
-    builder = TrackBuilder(campaign.tracking)
-    counts: Counter[str] = Counter()
-    inputs: set[str] = set()
-    detector: Detector | None = None
-    calendar = "standard"
-    in_season = False
-    with closing(blocks):
-        for block in blocks:
-            if detector is None or detector.grid is not block.grid:
-                detector = Detector(campaign.detection, block.grid, block.quantities)
-            calendar = block.times.calendar
-            inputs.update(block.inputs)
-            centres, found = detector.find(block.fields)
-            done, taken = False, 0
-            for taken, moment in enumerate(_moments(block, campaign.season), start=1):
-                builder.add(centres.at(taken - 1, taken), moment)
-                in_season |= year is None or moment.season_year == year
-                done = year is not None and _ended(builder, moment, campaign, year, calendar)
-                if done:
-                    break
-            # Only the steps that were followed count, so that the length of a block does not show.
-            counts.update({"time steps": taken, **{name: int(n[:taken].sum()) for name, n in found.items()}})
-            if done:
-                break
-    assert detector is not None, "an archive gives at least one step of each year it has"
-    if in_season and not counts["extrema"]:
-        raise detector.nothing_found(block.fields)
-    tracks, kept = assemble(
-        builder.linked(), campaign, detector.grid, detector.quantity, calendar=calendar, member=member, year=year
-    )
-    counts.update(kept)
-    return replace(tracks, attributes=_attributes(campaign, sorted(inputs), counts))
+def _all_years(archive: Archive, campaign: CampaignSettings, members: Sequence[int]) -> Iterator[tuple[int, Tracks]]:
+    """The tracks of each member in all years, taken as one unbroken series; with the error of the first that fails."""
+    years = archive.years()
+    if not years:
+        raise InputError("no calendar year is covered by all variables", remedy="give files that cover the same time")
+    cores = len(os.sched_getaffinity(0))
+    for together in archive.passes(years[0], members):
+        reader = BlockReader(archive, campaign.data, cores=cores)
+        followed = Pass(campaign, together, None)
+        for year in years:
+            yield from _whole(followed.through(reader.read(year, together)))
+        yield from _whole(followed.end(together))
 
 
-def _attributes(campaign: CampaignSettings, inputs: list[str], counts: Counter[str]) -> dict[str, str | int | float]:
-    """What tracks say of their making."""
-    return {
-        "settings_hash": campaign.settings_hash,
-        "inputs": ", ".join(inputs),
-        "stormtracks_version": __version__,
-        "science_version": SCIENCE_VERSION,
-        "counts": json.dumps(counts),
-    }
-
-
-def _moments(block: Block, season: Season) -> Iterator[Moment]:
-    dates = block.times.dates()
-    for seconds, date, cut in zip(block.times.seconds.tolist(), dates, block.cut.tolist(), strict=True):
-        yield Moment(seconds, date.year, season.year_of(date.year, date.month, date.day), cut)
-
-
-def _ended(builder: TrackBuilder, moment: Moment, campaign: CampaignSettings, year: int, calendar: str) -> bool:
-    """Whether no later step can change what the season of `year` publishes."""
-    past = moment.seconds - season_end(campaign.season, year, calendar)
-    # Past the last day to be read, a storm out of sight is given the time to show that it still lives.
-    return past >= 0 and (not builder.alive(year) or (past > READ_ON_DAYS * 86400 and not builder.out_of_sight(year)))
+def _whole(outcomes: Iterable[tuple[int, Outcome]]) -> Iterator[tuple[int, Tracks]]:
+    for member, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield member, outcome

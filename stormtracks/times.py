@@ -44,6 +44,11 @@ class TimeAxis:
         """The instants as `cftime.datetime` objects."""
         return list(np.atleast_1d(cftime.num2date(self.seconds, EPOCH, calendar=self.calendar)))
 
+    def days(self) -> tuple[list[cftime.datetime], IntArray]:
+        """The days that hold the instants, ascending, and for each instant the index of its day, shape (n,)."""
+        days, day_of = np.unique(self.seconds // 86400, return_inverse=True)
+        return TimeAxis(days * 86400, self.calendar).dates(), day_of
+
     def date(self, step: int) -> str:
         """One instant in words, as ``2001-12-31 18:00:00``."""
         return str(cftime.num2date(int(self.seconds[step]), EPOCH, calendar=self.calendar))

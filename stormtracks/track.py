@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
-from stormtracks.assemble import POINT, Linked
+from stormtracks.assemble import Linked, Points, by_chain, entries
+from stormtracks.assignment import Links, assign
 from stormtracks.detect import Centres
 from stormtracks.grid import EARTH_RADIUS_KM, unit_vectors
 from stormtracks.settings.campaign import TrackingSettings
@@ -30,8 +29,7 @@ WARM_UP = 8
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-Points = npt.NDArray[np.void]
+_Array = TypeVar("_Array", FloatArray, IntArray, BoolArray)
 
 _NONE = np.iinfo(np.int64).min
 
@@ -136,72 +134,113 @@ def link_assignment(heads: Heads, centres: FloatArray, seconds: int, settings: T
     Notes
     -----
     Squared displacement is the likelihood of independent Gaussian departures: Crocker and Grier (1996), *Journal of
-    Colloid and Interface Science* 179, 298-310. Solved on the sparse graph of possible links by
-    `scipy.sparse.csgraph.min_weight_full_bipartite_matching`, where one private column a track stands for no link.
+    Colloid and Interface Science* 179, 298-310.
     """
-    previous = np.full(len(centres), -1, dtype=np.int64)
     if len(heads) == 0 or len(centres) == 0:
-        return previous
+        return np.full(len(centres), -1, dtype=np.int64)
     reach = _reach(heads, seconds, settings.max_speed)
-    one_step = float(reach.min())
-    tree = cKDTree(centres)
-    lists = tree.query_ball_point(heads.xyz, _chord(reach), return_sorted=True)
-    counts = np.array([len(found) for found in lists])
-    head = np.repeat(np.arange(len(heads)), counts)
-    centre = np.fromiter((index for found in lists for index in found), dtype=np.int64, count=int(counts.sum()))
-    miss = np.linalg.norm(heads.predicted(seconds)[head] - centres[centre], axis=1)
-    cost = (2 * EARTH_RADIUS_KM * np.arcsin(np.minimum(0.5 * miss, 1.0))) ** 2
-    possible = cost < one_step**2
-    head, centre, cost = head[possible], centre[possible], cost[possible]
-    alone = np.arange(len(heads))
-    # Every track has exactly one column in the solution, so a constant on all costs changes nothing but keeps a
-    # perfect link from being taken for an absent one.
-    graph = coo_array(
-        (
-            np.concatenate([cost, np.full(len(heads), one_step**2)]) + 1.0,
-            (np.concatenate([head, alone]), np.concatenate([centre, len(centres) + alone])),
-        ),
-        shape=(len(heads), len(centres) + len(heads)),
-    )
-    row, column = min_weight_full_bipartite_matching(graph.tocsr())
-    linked = column < len(centres)
-    previous[column[linked]] = row[linked]
-    return previous
+    alone = float(reach.min()) ** 2
+    head, centre = _within(heads, centres, reach)
+    cost = _squared_km(heads.predicted(seconds), centres, head, centre)
+    possible = np.flatnonzero(cost < alone)
+    return assign(Links(head[possible], centre[possible], cost[possible]), len(heads), len(centres), alone=alone)
+
+
+def _within(heads: Heads, centres: FloatArray, reach: FloatArray) -> tuple[IntArray, IntArray]:
+    """All pairs of a track and a centre that it can have reached, in order of centre, then of track."""
+    chord = _chord(reach)
+    pairs = cKDTree(centres).sparse_distance_matrix(cKDTree(heads.xyz), chord.max(), output_type="ndarray")
+    pairs = pairs[pairs["v"] <= chord[pairs["j"]]]
+    centre, head = np.divmod(np.sort(pairs["i"] * len(heads) + pairs["j"]), len(heads))
+    return head, centre
+
+
+def _squared_km(places: FloatArray, centres: FloatArray, place: IntArray, centre: IntArray) -> FloatArray:
+    """Square of the great-circle distance between pairs of places and centres."""
+    square = np.zeros(len(place))
+    for axis in range(3):
+        square += (places[:, axis].copy()[place] - centres[:, axis].copy()[centre]) ** 2
+    return np.asarray((2 * EARTH_RADIUS_KM * np.arcsin(np.minimum(0.5 * np.sqrt(square), 1.0))) ** 2)
 
 
 _LINKERS = {"nearest": link_nearest, "assignment": link_assignment}
 
 
+class _Handover(NamedTuple):
+    """Who becomes what in a time step."""
+
+    centre: IntArray
+    """The centres that continue a track, ascending."""
+    head: IntArray
+    """The index of each one's track in the old heads."""
+    waiting: IntArray
+    """Index in the old heads of the unseen tracks that may still come back."""
+
+    def add_waiting(self, seen: _Array, old: _Array) -> _Array:
+        """What is known of this step's centres, then what was known of the tracks that wait."""
+        return np.concatenate([seen, old[self.waiting]]) if len(self.waiting) else seen
+
+
 def _advance(
     heads: Heads, xyz: FloatArray, seconds: int, step: int, settings: TrackingSettings
-) -> tuple[IntArray, Heads, IntArray]:
-    """One time step of a tracker.
-
-    Returns
-    -------
-    previous : shape (n,)
-        For each centre the index in `heads` of the track it continues, -1 for a new one.
-    heads : Heads
-        One record per centre, in the centres' order, then the unseen tracks that may still come back.
-    waiting : shape (m,)
-        The index in the old heads of these last.
-    """
+) -> tuple[Heads, _Handover]:
+    """One time step of a tracker; the new heads are in order of the centres, the waiting ones after them."""
     previous = _LINKERS[settings.method](heads, xyz, seconds, settings)
     linked = np.flatnonzero(previous >= 0)
     source = previous[linked]
-    before, before_seconds = xyz.copy(), np.full(len(xyz), seconds, dtype=np.int64)
+    waiting = source[:0]
+    if settings.max_gap:
+        unseen = np.ones(len(heads), dtype=bool)
+        unseen[source] = False
+        waiting = np.flatnonzero(unseen & (step - heads.step <= settings.max_gap))
+    handover = _Handover(linked, source, waiting)
+    now = np.full(len(xyz), seconds, dtype=np.int64)
+    before, before_seconds = xyz.copy(), now.copy()
     before[linked], before_seconds[linked] = heads.xyz[source], heads.seconds[source]
-    seen = np.zeros(len(heads), dtype=bool)
-    seen[source] = True
-    waiting = np.flatnonzero(~seen & (step - heads.step <= settings.max_gap))
-    now = Heads(
-        np.concatenate([xyz, heads.xyz[waiting]]),
-        np.concatenate([before, heads.before[waiting]]),
-        np.concatenate([np.full(len(xyz), seconds, dtype=np.int64), heads.seconds[waiting]]),
-        np.concatenate([before_seconds, heads.before_seconds[waiting]]),
-        np.concatenate([np.full(len(xyz), step, dtype=np.int64), heads.step[waiting]]),
+    new = Heads(
+        handover.add_waiting(xyz, heads.xyz),
+        handover.add_waiting(before, heads.before),
+        handover.add_waiting(now, heads.seconds),
+        handover.add_waiting(before_seconds, heads.before_seconds),
+        handover.add_waiting(np.full(len(xyz), step, dtype=np.int64), heads.step),
     )
-    return previous, now, waiting
+    return new, handover
+
+
+class _Store:
+    """Points as they come, in columns with room to grow."""
+
+    def __init__(self) -> None:
+        self._columns = [np.empty(1024, kind) for kind in (np.int64, np.int64, float, float, float, bool)]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def points(self) -> Points:
+        """All of them, not to be changed."""
+        return Points._make(column[: self._count] for column in self._columns)
+
+    def append(self, *, chain: IntArray, seconds: int, centres: Centres) -> None:
+        """Add the points of a time step."""
+        start, self._count = self._count, self._count + len(chain)
+        room = len(self._columns[0])
+        values = (chain, seconds, centres.lat, centres.lon, centres.value, centres.inside)
+        for index, value in enumerate(values):
+            if self._count > room:
+                # One column after the other, so that little is held twice.
+                grown = np.empty(self._count * 3 // 2, self._columns[index].dtype)
+                grown[:start] = self._columns[index][:start]
+                self._columns[index] = grown
+            self._columns[index][start : self._count] = value
+
+    def keep(self, index: IntArray, number: IntArray) -> None:
+        """Keep these points alone, their chains numbered anew."""
+        self._columns[0][: self._count] = number[self._columns[0][: self._count]]
+        self._count = len(index)
+        for column in self._columns:
+            column[: self._count] = column[index]
 
 
 @dataclass(eq=False)
@@ -211,9 +250,12 @@ class TrackBuilder:
     Parameters
     ----------
     tracking : TrackingSettings
+    room : int
+        Points that may gather before those of no use are dropped.
     """
 
     tracking: TrackingSettings
+    room: int = 1 << 18
     _heads: Heads = field(default_factory=Heads.none)
     # Of each head: its chain, the season that publishes it (`_NONE` while outside region or season), if in the region.
     _chain: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -222,11 +264,9 @@ class TrackBuilder:
     _recent: deque[tuple[FloatArray, int]] = field(default_factory=lambda: deque(maxlen=WARM_UP))
     _year: int | None = None
     _step: int = 0
-    _points: list[Points] = field(default_factory=list)
-    _stored: int = 0
+    _stored: _Store = field(default_factory=_Store)
     _kept: int = 0
-    _room: int = 1 << 18  # points that may gather before those of no use are dropped
-    _length: IntArray = field(default_factory=lambda: np.zeros(1024, np.int64))
+    _forgotten: int = 0
     _chains: int = 0
     _begun: list[IntArray] = field(default_factory=list)
     _ended: list[IntArray] = field(default_factory=list)
@@ -248,14 +288,14 @@ class TrackBuilder:
             self._recent.clear()
         elif moment.year != self._year:
             self._restart()
-        previous, self._heads, waiting = _advance(self._heads, xyz, moment.seconds, self._step, self.tracking)
-        new = self._continue(centres, moment, previous, waiting)
+        self._heads, handover = _advance(self._heads, xyz, moment.seconds, self._step, self.tracking)
+        new = self._continue(centres, moment, handover)
         if cut:
             self._begun.append(new)
         self._recent.append((xyz, moment.seconds))
         self._year = moment.year
         self._step += 1
-        if self._stored > max(self._room, 2 * self._kept):
+        if len(self._stored) > max(self.room, 2 * self._kept):
             self._compact()
 
     def alive(self, season_year: int) -> bool:
@@ -268,12 +308,14 @@ class TrackBuilder:
 
     def linked(self) -> Linked:
         """All points of all tracks. The data are taken to end here: tracks still alive end where they do."""
-        stored = np.concatenate([np.empty(0, POINT), *self._points])
+        points = self._stored.points
         none = np.empty(0, np.int64)
         return Linked(
-            stored[np.argsort(stored["chain"], kind="stable")],
+            points,
+            by_chain(points.chain),
             np.concatenate([none, *self._begun]),
             np.concatenate([none, *self._ended, self._chain]),
+            self._forgotten,
         )
 
     def _end_all(self) -> None:
@@ -289,7 +331,7 @@ class TrackBuilder:
         count = len(self._recent[-1][0])
         fresh = Heads.none()
         for back, (xyz, seconds) in enumerate(self._recent):
-            _, fresh, _ = _advance(fresh, xyz, seconds, self._step - len(self._recent) + back, self.tracking)
+            fresh, _ = _advance(fresh, xyz, seconds, self._step - len(self._recent) + back, self.tracking)
         self._heads = Heads(
             fresh.xyz[:count],
             fresh.before[:count],
@@ -300,36 +342,36 @@ class TrackBuilder:
         self._ended.append(self._chain[count:])
         self._chain, self._season, self._inside = self._chain[:count], self._season[:count], self._inside[:count]
 
-    def _continue(self, centres: Centres, moment: Moment, previous: IntArray, waiting: IntArray) -> IntArray:
+    def _continue(self, centres: Centres, moment: Moment, handover: _Handover) -> IntArray:
         """Hand the tracks on to this step's centres and store these; returns the chains that begin here."""
-        linked = np.flatnonzero(previous >= 0)
-        source = previous[linked]
+        linked, source, _ = handover
         fresh = np.arange(self._chains, self._chains + len(centres) - len(linked))
         self._chains += len(fresh)
-        chain = np.empty(len(centres), dtype=np.int64)
-        chain[previous < 0] = fresh
+        chain = np.full(len(centres), -1, dtype=np.int64)
         chain[linked] = self._chain[source]
-        season = np.where(centres.inside, _NONE if moment.season_year is None else moment.season_year, _NONE)
+        chain[chain < 0] = fresh
+        season = np.full(len(centres), _NONE)
+        if moment.season_year is not None:
+            season[centres.inside] = moment.season_year
         went_on = self._inside[source] & centres.inside[linked]
         season[linked[went_on]] = self._season[source[went_on]]
-        self._chain = np.concatenate([chain, self._chain[waiting]])
-        self._season = np.concatenate([season, self._season[waiting]])
-        self._inside = np.concatenate([centres.inside, self._inside[waiting]])
-        if self._chains > len(self._length):
-            self._length = np.concatenate([self._length, np.zeros(self._chains, np.int64)])
-        self._length[chain] += 1
-        points = np.empty(len(centres), POINT)
-        points["chain"], points["seconds"] = chain, moment.seconds
-        for name in ("lat", "lon", "value", "inside"):
-            points[name] = getattr(centres, name)
-        self._points.append(points)
-        self._stored += len(points)
+        self._chain = handover.add_waiting(chain, self._chain)
+        self._season = handover.add_waiting(season, self._season)
+        self._inside = handover.add_waiting(centres.inside, self._inside)
+        self._stored.append(chain=chain, seconds=moment.seconds, centres=centres)
         return fresh
 
     def _compact(self) -> None:
         """Forget ended tracks too short to be kept, so that memory follows what is kept and not what was seen."""
-        keep = self._length >= self.tracking.min_points
+        chain, inside = self._stored.points.chain, self._stored.points.inside
+        keep = np.bincount(chain, minlength=self._chains) >= self.tracking.min_points
         keep[self._chain] = True
-        stored = np.concatenate(self._points)
-        stored = stored[keep[stored["chain"]]]
-        self._points, self._stored, self._kept = [stored], len(stored), len(stored)
+        going = np.flatnonzero(~keep[chain])
+        going = going[by_chain(chain[going])]
+        self._forgotten += int(np.count_nonzero(entries(chain[going], inside[going])[1]))
+        number = np.cumsum(keep) - 1  # of the chains that stay, in the same order
+        self._stored.keep(np.flatnonzero(keep[chain]), number)
+        self._kept = len(self._stored)
+        self._chains = int(np.count_nonzero(keep))
+        self._chain = number[self._chain]
+        self._begun, self._ended = ([number[some[keep[some]]] for some in ends] for ends in (self._begun, self._ended))

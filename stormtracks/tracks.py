@@ -173,7 +173,7 @@ def digest(tracks: Tracks) -> str:
     for name, kind in _ARRAYS.items():
         array = np.asarray(getattr(tracks, name))
         sha.update(f"\n{name} {kind} {array.size}\n".encode())
-        sha.update(array.astype(kind).tobytes())
+        sha.update(np.ascontiguousarray(array, kind).data)
     return sha.hexdigest()
 
 
@@ -244,8 +244,9 @@ def _check_numbers(tracks: Tracks) -> None:
     for name in ("track_id", "year", "member"):
         numbers = getattr(tracks, name)
         _require(bool(np.all((numbers >= limit.min) & (numbers <= limit.max))), f"{name} needs more than 32 bits")
-    identities = np.stack([tracks.year, tracks.member, tracks.track_id])
-    distinct = np.unique(identities, axis=1).shape[1]
+    order = np.lexsort((tracks.track_id, tracks.member, tracks.year))
+    differ = [np.diff(numbers[order]) != 0 for numbers in (tracks.year, tracks.member, tracks.track_id)]
+    distinct = min(len(tracks), 1) + np.count_nonzero(np.logical_or.reduce(differ))
     _require(distinct == len(tracks), f"only {distinct} of {len(tracks)} tracks differ in year, member and track_id")
 
 

@@ -84,18 +84,19 @@ def encode(tracks: Tracks, *, source: str = SOURCE, extra: Mapping[str, Variable
     check(tracks)
     variables = {**_variables(tracks), **(extra or {})}
     attributes = _global_attributes(tracks, source)
+    body: bytes | memoryview
     if len(tracks) and extra is None:
         body = _classic_bytes(variables, attributes)
     else:
         body = _netcdf4_bytes(variables, attributes, compress=extra is not None)
-    return body + _seal(body)
+    return b"".join((body, _seal(body)))
 
 
-def _classic_bytes(variables: Mapping[str, Variable], attributes: Mapping[str, Any]) -> bytes:
+def _classic_bytes(variables: Mapping[str, Variable], attributes: Mapping[str, Any]) -> memoryview:
     # Made in memory, so that a full disk is met by one plain write, which tells its cause, and not in the library.
     dataset = netCDF4.Dataset("tracks", mode="w", format="NETCDF3_64BIT_OFFSET", memory=1)
     _fill(dataset, variables, attributes, compress=False)
-    return bytes(dataset.close())
+    return memoryview(dataset.close())
 
 
 def _netcdf4_bytes(variables: Mapping[str, Variable], attributes: Mapping[str, Any], *, compress: bool) -> bytes:
@@ -273,7 +274,7 @@ def _verify_seal(path: Path, data: bytes) -> None:
         raise ResultsError(f"{path} has changed since it was written: its checksum does not hold", remedy=_REMEDY)
 
 
-def _seal(body: bytes) -> bytes:
+def _seal(body: bytes | memoryview) -> bytes:
     return _SEAL + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 

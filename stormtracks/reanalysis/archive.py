@@ -1,9 +1,9 @@
-"""What every layout offers: members and years of an archive, and the fields of one member as blocks."""
+"""What every layout offers: members and years of an archive, and the fields of some members as blocks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,8 +40,9 @@ class Quantity:
 
 
 class Series(Protocol):
-    """The fields of one member over one stretch of time, all on one grid; opened by an `Archive`."""
+    """The fields of some members over one stretch of time, all on one grid; opened by an `Archive`."""
 
+    members: tuple[int, ...]
     grid: Grid
     times: TimeAxis
     quantities: tuple[Quantity, ...]
@@ -50,10 +51,13 @@ class Series(Protocol):
     file_starts: tuple[int, ...]
     """Steps at which another file begins: a gap in time there lies between files, not inside one."""
     block_steps: int
-    """Time steps per block that read whole chunks and stay within some tens of MB."""
+    """Time steps per block that read whole chunks and stay within some tens of MB, for all members together."""
 
     def read(self, start: int, stop: int) -> tuple[Field, ...]:
-        """Steps `start` to `stop`: per quantity one float32 array (stop - start, nlat, nlon), SI, NaN if missing."""
+        """Steps `start` to `stop`: per quantity one float32 array (members, stop - start, nlat, nlon).
+
+        In SI units, NaN if missing. It may be written over by the next call but one.
+        """
 
     def close(self) -> None:
         """Close the files."""
@@ -75,8 +79,20 @@ class Archive(ABC):
         """Whether there are data of this member in this calendar year."""
 
     @abstractmethod
-    def open_year(self, year: int, member: int) -> Series:
-        """The steps of one calendar year of one member.
+    def passes(self, year: int, members: Sequence[int]) -> list[tuple[int, ...]]:
+        """Members that have this calendar year, in groups of which each is best read in one pass over the data.
+
+        Those lie together whose fields are in the same chunks of a file, as far as memory allows.
+
+        Raises
+        ------
+        InputError
+            If the files of the year cannot be used.
+        """
+
+    @abstractmethod
+    def open_year(self, year: int, members: Sequence[int]) -> Series:
+        """The steps of one calendar year of members of one group of `passes`, or of some of these.
 
         Raises
         ------

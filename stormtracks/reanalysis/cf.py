@@ -14,7 +14,7 @@ from stormtracks.reanalysis.archive import Archive, Series
 from stormtracks.reanalysis.candidates import Request, requests
 from stormtracks.reanalysis.folders import as_ranges, existing_folder
 from stormtracks.reanalysis.netcdf import open_netcdf
-from stormtracks.reanalysis.series import FileSeries, in_order
+from stormtracks.reanalysis.series import FileSeries, in_order, sharing_chunks
 from stormtracks.reanalysis.sources import Source, field_names, find_source
 from stormtracks.settings.campaign import DataSettings
 from stormtracks.times import one_calendar
@@ -59,26 +59,30 @@ class CFArchive(Archive):
 
     def members(self) -> list[int]:
         """The members that all files have, ascending."""
-        return sorted(set.intersection(*({*(s.members or (1,))} for sources in self._sources for s in sources)))
+        return list(self._members)
 
     def has_year(self, year: int, member: int) -> bool:
         """Whether every variable has a time step in this year, and all files have this member."""
-        return year in self._years and member in self.members()
+        return year in self._years and member in self._members
 
-    def open_year(self, year: int, member: int) -> Series:
-        """The steps of one calendar year of one member.
+    def passes(self, year: int, members: Sequence[int]) -> list[tuple[int, ...]]:
+        """The members in groups that lie in the same chunks."""
+        return sharing_chunks([source for sources in self._sources for source in sources], members)
+
+    def open_year(self, year: int, members: Sequence[int]) -> Series:
+        """The steps of one calendar year of some members.
 
         Raises
         ------
         InputError
-            If a file cannot be used, the year or the member is not there, or u and v differ in grid or times.
+            If a file cannot be used, the year or a member is not there, or u and v differ in grid or times.
         """
         if year not in self._years:
             raise InputError(
                 f"there is no data of {self._names()} in {year} below {self.root}",
                 remedy=f"the years there are {as_ranges(self._years) or 'none'}",
             )
-        return FileSeries(self._sources, member=member, year=year, root=self.root)
+        return FileSeries(self._sources, members=members, year=year, root=self.root)
 
     @cached_property
     def _years(self) -> list[int]:
@@ -87,6 +91,10 @@ class CFArchive(Archive):
                 *({int(year) for s in sources for year in set(s.times.years())} for sources in self._sources)
             )
         )
+
+    @cached_property
+    def _members(self) -> list[int]:
+        return sorted(set.intersection(*({*(s.members or (1,))} for sources in self._sources for s in sources)))
 
     @cached_property
     def _sources(self) -> tuple[tuple[Source, ...], ...]:

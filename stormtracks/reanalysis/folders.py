@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 from stormtracks.errors import InputError
-from stormtracks.inputs import opening, stamp_of, unchanged
+from stormtracks.inputs import Stamp, opening, stamp_of, unchanged
 from stormtracks.reanalysis.archive import Archive, Series
 from stormtracks.reanalysis.candidates import Request, requests
 from stormtracks.reanalysis.netcdf import open_netcdf
 from stormtracks.reanalysis.quantities import match_name
-from stormtracks.reanalysis.series import FileSeries
+from stormtracks.reanalysis.series import FileSeries, sharing_chunks
 from stormtracks.reanalysis.sources import Source, field_names, find_source
 from stormtracks.settings.campaign import DataSettings
 
 __all__ = ["YearFolders", "as_ranges", "existing_folder"]
+
+_EVERY = -1
+"""In place of a member: the file that holds all of them."""
 
 
 class YearFolders(Archive):
@@ -62,15 +65,23 @@ class YearFolders(Archive):
             return member in there
         return member in (self._source(year, member, self._requests[0]).members or (1,))
 
-    def open_year(self, year: int, member: int) -> Series:
-        """The steps of one calendar year of one member.
+    def passes(self, year: int, members: Sequence[int]) -> list[tuple[int, ...]]:
+        """The members in groups that lie in the same chunks; each alone where each has a file."""
+        if self._file_per_member:
+            return [(member,) for member in members]
+        return sharing_chunks(self._sources(year, members[0]), members)
+
+    def open_year(self, year: int, members: Sequence[int]) -> Series:
+        """The steps of one calendar year of some members; of one alone where each has a file.
 
         Raises
         ------
         InputError
             If a file is missing or cannot be used, or u and v differ in grid or times.
         """
-        sources = [self._source(year, member, request) for request in self._requests]
+        if self._file_per_member and len(members) != 1:
+            raise ValueError(f"members {members} have files of their own: open them one by one")
+        sources = self._sources(year, members[0])
         for source in sources:
             there = sorted(set(source.times.years().tolist()))
             if year not in there:
@@ -78,8 +89,13 @@ class YearFolders(Archive):
                     f"{source.path} has no time step in {year}, but in {as_ranges(there)}",
                     remedy=f"put it where it belongs: {self.layout}",
                 )
-        in_file = None if self._file_per_member else member
-        return FileSeries([[source] for source in sources], member=in_file, year=year, root=self.root)
+        return FileSeries(
+            [[source] for source in sources],
+            members=members,
+            file_per_member=self._file_per_member,
+            year=year,
+            root=self.root,
+        )
 
     @cached_property
     def _years(self) -> list[int]:
@@ -100,7 +116,7 @@ class YearFolders(Archive):
         return sorted(self._source(self._years[0], 1, self._requests[0]).members or (1,))
 
     def _files(self, year: int, request: Request) -> dict[int, Path]:
-        """The files of one variable in one year, by member; under 0 where a file holds all of them."""
+        """The files of one variable in one year, by member; under `_EVERY` where a file holds all of them."""
         folder = self.root / f"{year:04d}"
         found: dict[str, dict[int, Path]] = {}
         with opening(folder):
@@ -108,7 +124,7 @@ class YearFolders(Archive):
         for path in paths:
             match = self.file_name.fullmatch(path.name)
             if match and int(match["year"]) == year:
-                member = int(match["member"]) if self._file_per_member else 0
+                member = int(match["member"]) if self._file_per_member else _EVERY
                 found.setdefault(match["variable"], {})[member] = path
         name = match_name(request.name, sorted(found))
         return {} if name is None else found[name]
@@ -117,26 +133,34 @@ class YearFolders(Archive):
         """The keys of `_files` that every variable has."""
         return set.intersection(*(set(self._files(year, request)) for request in self._requests))
 
+    def _sources(self, year: int, member: int) -> list[Source]:
+        return [self._source(year, member, request) for request in self._requests]
+
     def _source(self, year: int, member: int, request: Request) -> Source:
-        path = self._files(year, request).get(member if self._file_per_member else 0)
+        path = self._files(year, request).get(member if self._file_per_member else _EVERY)
         if path is None:
             raise self._missing_file(year, member, request)
-        stamp = stamp_of(path)
-        with unchanged(path, stamp), open_netcdf(path) as dataset:
-            source = find_source(dataset, path, request, stamp=stamp, lone=self.lone_variable)
-            if source is None:
-                fields = ", ".join(field_names(dataset, path)) or "none"
-                raise InputError(
-                    f"variable {request.name!r} is not in {path}; the fields there are {fields}",
-                    remedy="set variable or wind to the names in the files",
-                )
-        return source
+        return _described(path, stamp_of(path), request, self.lone_variable)
 
     def _missing_file(self, year: int, member: int, request: Request) -> InputError:
         path = self.layout.replace("<root>", str(self.root)).replace("<variable>", request.name)
         path = path.replace("<year>", f"{year:04d}").replace("<member>", f"{member:03d}")
         there = f"the years there are {as_ranges(self._years)}" if self._years else "no year there is complete"
         return InputError(f"there is no file {path}", remedy=f"the layout is {self.layout}; {there}")
+
+
+@lru_cache(maxsize=256)  # all members of a campaign may be in one file
+def _described(path: Path, stamp: Stamp, request: Request, lone: bool) -> Source:
+    """What a file holds of one request."""
+    with unchanged(path, stamp), open_netcdf(path) as dataset:
+        source = find_source(dataset, path, request, stamp=stamp, lone=lone)
+        if source is None:
+            fields = ", ".join(field_names(dataset, path)) or "none"
+            raise InputError(
+                f"variable {request.name!r} is not in {path}; the fields there are {fields}",
+                remedy="set variable or wind to the names in the files",
+            )
+    return source
 
 
 def existing_folder(root: Path) -> Path:

@@ -1,9 +1,10 @@
-"""The fields of one member over one stretch of time, put together from the files that hold them."""
+"""The fields of some members over one stretch of time, put together from the files that hold them."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from stormtracks.reanalysis.archive import Quantity
 from stormtracks.reanalysis.sources import Source, SourceReader
 from stormtracks.times import TimeAxis, join
 
-__all__ = ["FileSeries", "in_order"]
+__all__ = ["FileSeries", "in_order", "sharing_chunks"]
 
 Field = npt.NDArray[np.float32]
 
@@ -35,18 +36,18 @@ class _Chain:
     ----------
     sources : sequence of Source
         In order of time.
-    member : int or None
-        Member to read; None for the only one in each file.
+    members : sequence of int or None
+        Members to read; None for the only one in each file.
     year : int
         Calendar year to read.
     """
 
-    def __init__(self, sources: Sequence[Source], *, member: int | None, year: int) -> None:
+    def __init__(self, sources: Sequence[Source], *, members: Sequence[int] | None, year: int) -> None:
         stretches = [(source, source.times.year_slice(year)) for source in sources]
         self._parts = [(source, steps) for source, steps in stretches if steps.start < steps.stop]
         for source, _ in self._parts:
-            source.selection(member)  # the member must be in every file, before anything is read
-        self._member = member
+            source.positions(members)  # the members must be in every file, before anything is read
+        self._members = members
         self._starts = np.cumsum([0, *(steps.stop - steps.start for _, steps in self._parts)]).tolist()
         self._reader: SourceReader | None = None
         self.sources = [source for source, _ in self._parts]
@@ -58,7 +59,7 @@ class _Chain:
         return [at for at, (_, steps) in zip(self._starts, self._parts, strict=False) if steps.start == 0]
 
     def read(self, start: int, stop: int) -> Field:
-        """Steps `start` to `stop` of the year, shape (stop - start, nlat, nlon)."""
+        """Steps `start` to `stop` of the year, shape (members, stop - start, nlat, nlon)."""
         pieces = []
         for (source, steps), first, end in zip(self._parts, self._starts, self._starts[1:], strict=False):
             begin, finish = max(start, first), min(stop, end)
@@ -66,13 +67,13 @@ class _Chain:
                 shift = steps.start - first
                 pieces.append(self._open(source).read(begin + shift, finish + shift))
         if not pieces:
-            return np.empty((0, *self.sources[0].grid.shape), dtype=np.float32)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            return np.empty((len(self._members or (1,)), 0, *self.sources[0].grid.shape), dtype=np.float32)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
 
     def _open(self, source: Source) -> SourceReader:
         if self._reader is None or self._reader.source is not source:
             self.close()
-            self._reader = SourceReader(source, self._member)
+            self._reader = SourceReader(source, self._members)
         return self._reader
 
     def close(self) -> None:
@@ -88,8 +89,10 @@ class FileSeries:
     ----------
     sources : sequence of sequences of Source
         For each quantity its files with steps in `year`, at least one, in order of time.
-    member : int or None
-        Member to read; None for the only one in each file.
+    members : sequence of int
+        Members to read.
+    file_per_member : bool
+        Whether each file holds one member, which is the one to read, whatever the file itself calls it.
     year : int
         Calendar year to read.
     root : pathlib.Path
@@ -98,11 +101,21 @@ class FileSeries:
     Raises
     ------
     InputError
-        If a file lacks the member, or the quantities differ in grid or times.
+        If a file lacks a member, or the quantities differ in grid or times.
     """
 
-    def __init__(self, sources: Sequence[Sequence[Source]], *, member: int | None, year: int, root: Path) -> None:
-        self._chains = [_Chain(files, member=member, year=year) for files in sources]
+    def __init__(
+        self,
+        sources: Sequence[Sequence[Source]],
+        *,
+        members: Sequence[int],
+        file_per_member: bool = False,
+        year: int,
+        root: Path,
+    ) -> None:
+        in_file = None if file_per_member else members
+        self._chains = [_Chain(files, members=in_file, year=year) for files in sources]
+        self.members: tuple[int, ...] = tuple(members)
         first = self._chains[0]
         for other in self._chains[1:]:
             _check_same(first, other)
@@ -115,10 +128,12 @@ class FileSeries:
         self.file_starts: tuple[int, ...] = tuple(
             sorted({step for chain in self._chains for step in chain.file_starts})
         )
-        self.block_steps: int = _block_steps(everything)
+        self.block_steps: int = _block_steps(everything, len(members))
 
     def read(self, start: int, stop: int) -> tuple[Field, ...]:
-        """Steps `start` to `stop`: for each quantity one array (stop - start, nlat, nlon), in SI units, NaN if missing.
+        """Steps `start` to `stop`: for each quantity one array (members, stop - start, nlat, nlon).
+
+        In SI units, NaN if missing. It may be written over by the next call but one.
 
         Raises
         ------
@@ -204,9 +219,34 @@ def _time_difference(one: TimeAxis, other: TimeAxis) -> str:
     return "" if len(one) == len(other) else f"{len(one)} steps against {len(other)}"
 
 
-def _block_steps(sources: Sequence[Source]) -> int:
+def sharing_chunks(sources: Sequence[Source], members: Sequence[int]) -> list[tuple[int, ...]]:
+    """Members in groups whose fields lie in the same chunks of a file, as many as a block of them all has room for.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        At least one; the one with most members in a chunk decides.
+    members : sequence of int
+    """
+    source = max(sources, key=_chunk_members)
+    room = _LARGEST_BLOCK_BYTES // (4 * math.prod(source.grid.shape) * source.chunk_steps)
+    depth = max(1, min(_chunk_members(source), room))
+    place = {member: place for place, member in enumerate(source.members)}
+    ordered = sorted(members, key=lambda member: place.get(member, 0))
+    groups = itertools.groupby(ordered, key=lambda member: place.get(member, 0) // depth)
+    return [tuple(group) for _, group in groups]
+
+
+def _chunk_members(source: Source) -> int:
+    """Members in one stored chunk; all of them where the file is not chunked, as no more is unpacked for one alone."""
+    along = zip(source.axes, source.chunks, strict=True)
+    whole = math.prod(source.chunks) == 1
+    return next((axis.size if whole else size for axis, size in along if axis.role == "member"), 1)
+
+
+def _block_steps(sources: Sequence[Source], members: int) -> int:
     """Steps per block: whole chunks, about 16 MiB a quantity, at least one chunk unless that is over 256 MiB."""
-    step_bytes = 4 * sources[0].grid.shape[0] * sources[0].grid.shape[1]
+    step_bytes = 4 * members * sources[0].grid.shape[0] * sources[0].grid.shape[1]
     chunk = max(source.chunk_steps for source in sources)
     if chunk * step_bytes > _LARGEST_BLOCK_BYTES:
         deepest = max(sources, key=lambda source: source.chunk_steps)

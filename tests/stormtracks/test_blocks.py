@@ -1,18 +1,23 @@
 """Blocks across files and years: gaps, stream breaks, overlaps, empty steps, and the warm-up before a year."""
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from stormtracks.blocks import read_blocks
+from stormtracks.blocks import BlockReader
 from stormtracks.errors import InputError
 from stormtracks.grid import Grid
-from stormtracks.reanalysis.archive import Quantity
+from stormtracks.reanalysis.archive import Quantity, Series
 from stormtracks.settings.campaign import DataSettings
 from stormtracks.times import TimeAxis, seconds_of
-from tests.stormtracks.memory_archive import MemoryArchive
+from tests.stormtracks.memory_archive import MemoryArchive, blocks_of
 
 GRID = Grid(np.linspace(-60, 60, 5), np.arange(0, 360, 60.0))
 HOUR = 3600
+Field = npt.NDArray[np.float32]
 
 
 def archive_of(
@@ -26,10 +31,10 @@ def archive_of(
 
 def cuts(archive: MemoryArchive, **data: object) -> list[int]:
     settings = DataSettings.model_validate({"variable": "x", **data})
-    blocks = list(read_blocks(archive, settings, 1, archive.years()))
-    values = np.concatenate([block.fields[0][:, 0, 0] for block in blocks])
+    blocks = list(blocks_of(archive, settings, archive.years()))
+    values = np.concatenate([block.fields[0][0, :, 0, 0] for block in blocks])
     assert np.array_equal(values, archive.fields[0][:, 0, 0], equal_nan=True)
-    return np.flatnonzero(np.concatenate([block.cut for block in blocks])).tolist()
+    return np.flatnonzero(np.concatenate([block.cut[0] for block in blocks])).tolist()
 
 
 @pytest.mark.parametrize("block_steps", [1, 3, 100])
@@ -73,19 +78,16 @@ def test_missing_values_are_an_error_that_says_when_or_a_mask(bad: float, block_
     archive.block_steps = block_steps
     archive.fields[0][6, 2, 3] = bad
     settings = DataSettings(variable="x")
-    read = []
-    with pytest.raises(InputError, match=r"'x' in memory has 1 missing values at 2002-01-01 12:00:00") as caught:
-        read.extend(block.times for block in read_blocks(archive, settings, 1, archive.years()))
-    assert "mask" in caught.value.remedy
-    # All that lies before it is read, in blocks of any length: who stops there is not bothered.
-    blocks = []
-    reader = read_blocks(archive, settings, 1, archive.years())
-    with pytest.raises(InputError):
-        blocks.extend(iter(lambda: next(reader), None))
-    assert sum(len(block.times) for block in blocks) == 6
+    blocks = list(blocks_of(archive, settings, archive.years()))
+    # All that lies before it can be used, in blocks of any length: who stops there is not bothered.
+    before, block = next((sum(len(b.times) for b in blocks[:i]), b) for i, b in enumerate(blocks) if b.problems)
+    step, error = block.problems[0]
+    assert before + step == 6
+    assert "'x' in memory has 1 missing values at 2002-01-01 12:00:00" in error.what
+    assert "mask" in error.remedy
 
-    masked = read_blocks(archive, DataSettings(variable="x", missing="mask"), 1, archive.years())
-    field = np.concatenate([block.fields[0] for block in masked])
+    masked = blocks_of(archive, DataSettings(variable="x", missing="mask"), archive.years())
+    field = np.concatenate([block.fields[0][0] for block in masked])
     assert np.argwhere(np.isnan(field)).tolist() == [[6, 2, 3]]
 
 
@@ -94,7 +96,7 @@ def test_a_gap_is_no_concern_of_who_stops_before_it(block_steps: int) -> None:
     archive = archive_of([0, 6, 12, 18, 24, 30, 42, 48])
     archive.block_steps = block_steps
     blocks = []
-    reader = read_blocks(archive, DataSettings(variable="x"), 1, archive.years())
+    reader = blocks_of(archive, DataSettings(variable="x"), archive.years())
     with pytest.raises(InputError, match="after 2002-01-01 06:00:00 comes 2002-01-01 18:00:00"):
         blocks.extend(iter(lambda: next(reader), None))
     assert sum(len(block.times) for block in blocks) == 6
@@ -107,12 +109,12 @@ def test_of_several_gaps_in_the_steps_before_a_year_none_is_passed_over(block_st
     archive.block_steps = block_steps
     settings = DataSettings(variable="x")
     # The gap before the first of the eight steps is no concern; the one among them is.
-    assert next(iter(read_blocks(archive, settings, 1, [2002], warm_up=2))).times.date(0) == "2001-12-31 12:00:00"
+    assert next(iter(blocks_of(archive, settings, [2002], warm_up=2))).times.date(0) == "2001-12-31 12:00:00"
     for warm_up, found in ((5, "2001-12-31 00:00:00 comes 2001-12-31 12:00:00"), (8, "2001-12-30 00:00:00 comes")):
         with pytest.raises(InputError, match=f"a gap in time in memory: after {found}"):
-            list(read_blocks(archive, settings, 1, [2002], warm_up=warm_up))
+            list(blocks_of(archive, settings, [2002], warm_up=warm_up))
     cutting = DataSettings(variable="x", gaps="cut")
-    cut = np.concatenate([block.cut for block in read_blocks(archive, cutting, 1, [2002], warm_up=8)])
+    cut = np.concatenate([block.cut[0] for block in blocks_of(archive, cutting, [2002], warm_up=8)])
     assert np.flatnonzero(cut).tolist() == [0, 3, 6]
 
 
@@ -122,14 +124,14 @@ def test_every_year_is_opened_once_and_closed() -> None:
     closed: list[int] = []
 
     class Watched(MemoryArchive):
-        def open_year(self, year: int, member: int):  # type: ignore[no-untyped-def]
-            series = super().open_year(year, member)
+        def open_year(self, year: int, members: Sequence[int]):  # type: ignore[no-untyped-def]
+            series = super().open_year(year, members)
             opened.append(year)
             series.close = lambda: closed.append(year)
             return series
 
     watched = Watched(archive.grid, archive.times, archive.quantities, archive.fields)
-    list(read_blocks(watched, DataSettings(variable="x"), 1, [2002], warm_up=8))
+    list(blocks_of(watched, DataSettings(variable="x"), [2002], warm_up=8))
     assert opened == closed == [2001, 2002]
 
 
@@ -143,8 +145,8 @@ def test_a_year_that_begins_before_the_one_before_it_ends_is_refused() -> None:
     archive = archive_of([0, 6, 12, 18, 24])
 
     class Overlapping(MemoryArchive):
-        def open_year(self, year: int, member: int):  # type: ignore[no-untyped-def]
-            return super().open_year(2001, member)
+        def open_year(self, year: int, members: Sequence[int]):  # type: ignore[no-untyped-def]
+            return super().open_year(2001, members)
 
     twice = Overlapping(archive.grid, archive.times, archive.quantities, archive.fields)
     with pytest.raises(InputError, match=r"memory begins at 2001-12-31 00:00:00, before memory ends"):
@@ -154,7 +156,95 @@ def test_a_year_that_begins_before_the_one_before_it_ends_is_refused() -> None:
 @pytest.mark.parametrize(("warm_up", "first"), [(0, 4), (1, 3), (3, 1), (8, 0)])
 def test_the_warm_up_reads_the_last_steps_of_the_year_before(warm_up: int, first: int) -> None:
     archive = archive_of(list(range(0, 60, 6)))
-    blocks = list(read_blocks(archive, DataSettings(variable="x"), 1, [2002], warm_up=warm_up))
-    values = np.concatenate([block.fields[0][:, 0, 0] for block in blocks])
+    blocks = list(blocks_of(archive, DataSettings(variable="x"), [2002], warm_up=warm_up))
+    values = np.concatenate([block.fields[0][0, :, 0, 0] for block in blocks])
     assert values.tolist() == list(range(first, 10))
-    assert np.flatnonzero(np.concatenate([block.cut for block in blocks])).tolist() == [0]
+    assert np.flatnonzero(np.concatenate([block.cut[0] for block in blocks])).tolist() == [0]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("block_steps", [1, 3, 100])
+def test_each_member_has_its_own_breaks_and_problems(block_steps: int, cores: int) -> None:
+    archive = archive_of(list(range(0, 60, 6)))
+    whole = np.repeat(archive.fields[0][np.newaxis], 3, axis=0)
+    whole[1, [3, 6]] = np.nan  # the first of them is the last step of its year
+    whole[2, 8, 2, 2] = np.nan
+    archive.fields = (whole,)
+    archive.block_steps = block_steps
+    settings = DataSettings(variable="x", missing="mask")
+    blocks = list(blocks_of(archive, settings, archive.years(), members=[3, 2, 1], cores=cores))
+    assert {block.members for block in blocks} == {(3, 2, 1)}
+    read = np.concatenate([block.fields[0] for block in blocks], axis=1)
+    np.testing.assert_array_equal(read, whole[::-1])
+    cut = np.concatenate([block.cut for block in blocks], axis=1)
+    assert [np.flatnonzero(steps).tolist() for steps in cut] == [[0], [0, 3, 4, 6, 7], [0]]
+    assert not any(block.problems for block in blocks)
+
+    blocks = list(blocks_of(archive, DataSettings(variable="x"), archive.years(), members=[3, 2, 1], cores=cores))
+    found = [
+        (block.members[place], block.times.date(step), error.what.partition(" has ")[2])
+        for block in blocks
+        for place, (step, error) in block.problems.items()
+    ]
+    assert sorted(found) == [
+        (2, "2001-12-31 18:00:00", "30 missing values at 2001-12-31 18:00:00"),
+        (2, "2002-01-01 12:00:00", "30 missing values at 2002-01-01 12:00:00"),
+        (3, "2002-01-02 00:00:00", "1 missing values at 2002-01-02 00:00:00"),
+    ]
+
+
+class Watched(MemoryArchive):
+    """Says which steps are read, and fails to read beyond some."""
+
+    def open_year(self, year: int, members: Sequence[int]) -> Series:
+        series = super().open_year(year, members)
+        read = series.read
+
+        def watched(start: int, stop: int) -> tuple[Field, ...]:
+            self.read.append((start, threading.current_thread()))
+            if start >= self.whole:
+                raise InputError("damaged")
+            return read(start, stop)
+
+        series.read = watched  # type: ignore[method-assign]
+        return series
+
+    read: list[tuple[int, threading.Thread]]
+    whole: int
+
+
+def watched(whole: int) -> Watched:
+    archive = archive_of(list(range(0, 60, 6)), start=(2001, 1, 1))
+    found = Watched(archive.grid, archive.times, archive.quantities, archive.fields, block_steps=2)
+    found.read, found.whole = [], whole
+    return found
+
+
+@pytest.mark.parametrize(("cores", "ahead"), [(1, 0), (2, 1), (16, 1)])
+def test_no_more_than_one_block_is_read_ahead(cores: int, ahead: int) -> None:
+    archive = watched(whole=100)
+    reader = BlockReader(archive, DataSettings(variable="x"), cores=cores)
+    for given, _ in enumerate(reader.read(2001, [1]), start=1):
+        reader.settle()
+        assert [start for start, _ in archive.read] == list(range(0, 2 * min(5, given + ahead), 2))
+    assert (threading.current_thread() in {thread for _, thread in archive.read}) == (ahead == 0)
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_what_fails_ahead_fails_in_its_turn(cores: int) -> None:
+    archive = watched(whole=4)
+    blocks = []
+    with pytest.raises(InputError, match="damaged"):
+        blocks.extend(BlockReader(archive, DataSettings(variable="x"), cores=cores).read(2001, [1]))
+    assert sum(len(block.times) for block in blocks) == 4
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_closed_in_the_middle_nothing_reads_on(cores: int) -> None:
+    archive = watched(whole=100)
+    blocks = BlockReader(archive, DataSettings(variable="x"), cores=cores).read(2001, [1])
+    next(blocks)
+    blocks.close()
+    assert threading.active_count() == 1
+    assert len(archive.read) == cores

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from stormtracks import tasks
+from stormtracks import follow
+from stormtracks.assemble import assemble
 from stormtracks.errors import InputError, StormtracksError
 from stormtracks.grid import Grid
 from stormtracks.publish import is_temporary
@@ -260,7 +261,7 @@ class TestBadInput:
         self, inputs: Path, tmp_path: Path, layout: Layout
     ) -> None:
         path = self.spoil(inputs, tmp_path, layout, lambda data: data)
-        series = open_archive(campaign_of(tmp_path / "data", tmp_path, layout).data).open_year(2001, 1)
+        series = open_archive(campaign_of(tmp_path / "data", tmp_path, layout).data).open_year(2001, [1])
         try:
             series.read(0, 4)
             with path.open("ab") as file:
@@ -281,16 +282,14 @@ def test_a_year_that_comes_or_goes_meanwhile_is_told_and_may_be_tried_again(
     """Else storms would be cut at the new year, and nobody would know."""
     shutil.copytree(inputs / layout, tmp_path / "data")
     there, away = tmp_path / "data" / "2002", tmp_path / "2002"
-    follow = tasks.follow
     if comes:
         there.rename(away)
 
-    def follow_while_files_move(*arguments: Any) -> Tracks:
-        tracks = follow(*arguments)
+    def assemble_while_files_move(*arguments: Any, **named: Any) -> Any:
         _ = away.rename(there) if comes else there.rename(away)
-        return tracks
+        return assemble(*arguments, **named)
 
-    monkeypatch.setattr(tasks, "follow", follow_while_files_move)
+    monkeypatch.setattr(follow, "assemble", assemble_while_files_move)
     with pytest.raises(InputError, match="the data of 2002, member 1, have come or gone") as caught:
         vort_track(campaign_of(tmp_path / "data", tmp_path / "out", layout), 2001, 1)
     assert not caught.value.permanent

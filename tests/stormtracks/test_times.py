@@ -109,6 +109,18 @@ def test_years_are_those_of_the_dates(calendar: str, days: list[int]) -> None:
     assert times.years().tolist() == [date.year for date in times.dates()]
 
 
+@given(
+    calendar=st.sampled_from(CALENDARS),
+    hours=st.lists(st.integers(-200_000 * 24, 200_000 * 24) | st.integers(-3_394_000, -3_392_000), max_size=20),
+)
+def test_days_are_those_of_the_dates(calendar: str, hours: list[int]) -> None:
+    times = TimeAxis(np.array(hours, dtype=np.int64) * 3600, calendar)
+    days, day_of = times.days()
+    assert len(set(days)) == len(days)
+    dates = times.dates()
+    assert [days[index] for index in day_of] == [date.replace(hour=0) for date in dates]
+
+
 def test_an_empty_axis_has_no_years() -> None:
     assert TimeAxis(np.empty(0, dtype=np.int64)).years().tolist() == []
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
-from stormtracks.blocks import Block, read_blocks
+from stormtracks.assemble import assemble
+from stormtracks.blocks import Block
 from stormtracks.detect import Centres
+from stormtracks.follow import Pass
 from stormtracks.grid import Grid, great_circle_distance, unit_vectors
 from stormtracks.reanalysis.archive import Quantity
 from stormtracks.settings.campaign import CampaignSettings, TrackingSettings
-from stormtracks.tasks import follow
 from stormtracks.times import TimeAxis, seconds_of
 from stormtracks.track import WARM_UP, Heads, Moment, TrackBuilder, link_assignment, link_nearest
-from stormtracks.tracks import Tracks
-from tests.stormtracks.memory_archive import MemoryArchive
+from stormtracks.tracks import Tracks, digest
+from tests.stormtracks.memory_archive import MemoryArchive, blocks_of
 
 SIX_HOURS = 21600
 
@@ -121,28 +123,47 @@ def walk(builder: TrackBuilder, places: list[list[tuple[float, float]]], *, cuts
 def test_a_gap_is_bridged_only_as_far_as_allowed(method: str, max_gap: int, lengths: list[int]) -> None:
     builder = TrackBuilder(TrackingSettings.model_validate({"method": method, "max_gap": max_gap}))
     walk(builder, [[(50, 0)], [(50, 2)], [(50, 4)], [], [(50, 8)], [(50, 10)]])
-    points, _, _ = builder.linked()
-    assert np.bincount(points["chain"]).tolist() == lengths
+    assert np.bincount(builder.linked().points.chain).tolist() == lengths
 
 
 def test_a_cut_ends_every_track_and_is_noted() -> None:
     builder = TrackBuilder(TrackingSettings())
     walk(builder, [[(50, 0)], [(50, 1)], [(50, 2)], [(50, 3)]], cuts=(0, 2))
-    points, begun, ended = builder.linked()
-    assert np.bincount(points["chain"]).tolist() == [2, 2]
-    assert sorted(begun.tolist()) == [0, 1]
-    assert sorted(ended.tolist()) == [0, 1]
+    linked = builder.linked()
+    assert np.bincount(linked.points.chain).tolist() == [2, 2]
+    assert sorted(linked.begun.tolist()) == [0, 1]
+    assert sorted(linked.ended.tolist()) == [0, 1]
 
 
 def test_memory_follows_what_is_kept() -> None:
-    builder = TrackBuilder(TrackingSettings(min_points=3, max_speed=1))
-    builder._room = 500
+    builder = TrackBuilder(TrackingSettings(min_points=3, max_speed=1), room=500)
     rng = np.random.default_rng(0)
     walk(builder, [[(50, 0.01 * k), *((float(rng.uniform(-40, 40)), float(rng.uniform(0, 360))) for _ in range(20))]
                    for k in range(300)])  # fmt: skip
-    assert builder._stored < 1600
-    points, _, _ = builder.linked()
-    assert np.bincount(points["chain"]).max() == 300
+    assert len(builder._stored) < 1600
+    assert builder._chains < 1600
+    assert np.bincount(builder.linked().points.chain).max() == 300
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000), st.integers(0, 2), st.integers(1, 5))
+def test_what_is_forgotten_leaves_no_trace(seed: int, max_gap: int, min_points: int) -> None:
+    tracking = TrackingSettings.model_validate({"max_gap": max_gap, "min_points": min_points, "max_speed": 20})
+    campaign = CampaignSettings.model_validate({"data": {"variable": "x"}}).model_copy(update={"tracking": tracking})
+    found = []
+    for room in (20, 1 << 18):
+        rng = np.random.default_rng(seed)
+        builder = TrackBuilder(tracking, room=room)
+        for step in range(40):
+            lat, lon = np.round(rng.uniform(30, 60, (2, 12)), 4)
+            centres = Centres(np.zeros(12, np.int64), lat, lon, rng.random(12), lat + lon > 70)
+            builder.add(centres, Moment(step * SIX_HOURS, 1970, 1970, step in (0, 15)))
+        grid = Grid(np.arange(-90, 91.0), np.arange(360.0))
+        quantity = Quantity("x", "", "1")
+        tracks, counts = assemble(builder.linked(), campaign, grid, quantity, calendar="standard", member=1, year=None)
+        found.append((digest(tracks), counts, len(builder._stored)))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2] < found[1][2] or min_points == 1
 
 
 # --- blocks and years -------------------------------------------------------------------------------------------------
@@ -176,13 +197,24 @@ def records(tracks: Tracks) -> list[tuple[object, ...]]:
     )
 
 
+def follow(blocks: Generator[Block, None, None], campaign: CampaignSettings, year: int | None) -> Tracks:
+    followed = Pass(campaign, [1], year)
+    ((_, tracks),) = [*followed.through(blocks), *followed.end(followed.members)]
+    assert isinstance(tracks, Tracks)
+    return tracks
+
+
 def unbroken(archive: MemoryArchive, campaign: CampaignSettings) -> Tracks:
-    return follow(read_blocks(archive, campaign.data, 1, archive.years()), campaign, 1, None)
+    return follow(blocks_of(archive, campaign.data, archive.years()), campaign, None)
+
+
+def from_year(archive: MemoryArchive, campaign: CampaignSettings, year: int) -> Generator[Block, None, None]:
+    years = itertools.takewhile(lambda y: archive.has_year(y, 1), itertools.count(year))
+    return blocks_of(archive, campaign.data, years, warm_up=WARM_UP)
 
 
 def of_year(archive: MemoryArchive, campaign: CampaignSettings, year: int) -> Tracks:
-    years = itertools.takewhile(lambda y: archive.has_year(y, 1), itertools.count(year))
-    return follow(read_blocks(archive, campaign.data, 1, years, warm_up=WARM_UP), campaign, 1, year)
+    return follow(from_year(archive, campaign, year), campaign, year)
 
 
 campaigns = st.builds(
@@ -223,8 +255,8 @@ def split(blocks: Iterable[Block], lengths: Iterator[int]) -> Generator[Block, N
         start = 0
         while start < len(block.times):
             part = slice(start, start + next(lengths))
-            fields = tuple(field[part] for field in block.fields)
-            yield Block(fields, block.times[part], block.cut[part], block.grid, block.quantities, block.inputs)
+            fields = tuple(field[:, part] for field in block.fields)
+            yield replace(block, fields=fields, times=block.times[part], cut=block.cut[:, part])
             start = part.stop
 
 
@@ -233,9 +265,7 @@ def split(blocks: Iterable[Block], lengths: Iterator[int]) -> Generator[Block, N
 def test_the_length_of_a_block_never_shows(seed: int, campaign: CampaignSettings, lengths: list[int]) -> None:
     archive = moving_noise(seed, "noleap")
     expected = of_year(archive, campaign, 2002)
-    years = itertools.takewhile(lambda y: archive.has_year(y, 1), itertools.count(2002))
-    blocks = read_blocks(archive, campaign.data, 1, years, warm_up=WARM_UP)
-    got = follow(split(blocks, itertools.cycle(lengths)), campaign, 1, 2002)
+    got = follow(split(from_year(archive, campaign, 2002), itertools.cycle(lengths)), campaign, 2002)
     assert records(got) == records(expected)
     assert got.attributes == expected.attributes
 

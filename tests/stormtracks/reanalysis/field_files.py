@@ -102,8 +102,8 @@ def add_scalar(path: Path, name: str, value: float, attributes: Mapping[str, str
 
 def read_year(archive: Archive, year: int = 2001, member: int = 1) -> tuple[npt.NDArray[np.float32], ...]:
     """All fields of one year."""
-    series = archive.open_year(year, member)
+    series = archive.open_year(year, [member])
     try:
-        return series.read(0, len(series.times))
+        return tuple(field[0] for field in series.read(0, len(series.times)))
     finally:
         series.close()

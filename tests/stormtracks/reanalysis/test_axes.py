@@ -84,7 +84,7 @@ def test_data_and_coordinates_are_wrapped_together(tmp_path: Path) -> None:
     write_field(path, axes={"lon": longitudes(stored)}, values=np.broadcast_to(pattern, (8, 19, 37)))
     archive = open_files([path], U850)
     (field,) = read_year(archive)
-    lon = archive.open_year(2001, 1).grid.lon
+    lon = archive.open_year(2001, [1]).grid.lon
     assert lon.tolist() == np.arange(0, 360, 10).tolist()
     expected = np.cos(np.deg2rad(lon)) + 3 * np.sin(np.deg2rad(lon))
     np.testing.assert_allclose(field, np.broadcast_to(expected, field.shape), atol=1e-6)
@@ -99,7 +99,7 @@ def test_latitudes_stay_as_they_are_stored(tmp_path: Path, lat: npt.NDArray[np.f
     path = tmp_path / "u.nc"
     values = write_field(path, axes={"lat": latitudes(lat)})
     archive = open_files([path], U850)
-    assert archive.open_year(2001, 1).grid.lat.tolist() == lat.tolist()
+    assert archive.open_year(2001, [1]).grid.lat.tolist() == lat.tolist()
     np.testing.assert_array_equal(read_year(archive)[0], values)
 
 
@@ -135,7 +135,7 @@ def test_a_forecast_is_timed_by_its_valid_time(tmp_path: Path) -> None:
     add_scalar(path, "time", 0.0, starts, of="u850")
     valid = Along(6.0 + np.arange(4.0), {"standard_name": "time", "units": "hours since 2001-01-01"})
     write_field(path, "valid_time", valid.attributes, dims=("step",), axes=lead, values=valid.values, dtype="f8")
-    assert open_files([path], U850).open_year(2001, 1).times.date(0) == "2001-01-01 06:00:00"
+    assert open_files([path], U850).open_year(2001, [1]).times.date(0) == "2001-01-01 06:00:00"
 
 
 def test_a_time_of_its_own_without_an_axis(tmp_path: Path) -> None:

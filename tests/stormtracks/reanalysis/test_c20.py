@@ -57,7 +57,7 @@ def test_a_year_of_one_member(tmp_path: Path) -> None:
     assert archive.has_year(2001, 3)
     assert not archive.has_year(2001, 4)
     assert not archive.has_year(2002, 1)
-    series = archive.open_year(2001, 2)
+    series = archive.open_year(2001, [2])
     assert series.times.date(0) == "2001-01-01 00:00:00"
     assert series.times.date(-1) == "2001-01-02 18:00:00"
     assert tuple(series.inputs) == ("2001/u850_2001.nc", "2001/v850_2001.nc")
@@ -79,7 +79,7 @@ def test_axes_in_any_order(tmp_path: Path, dims: tuple[str, ...]) -> None:
 def test_only_the_steps_of_the_year_are_given(tmp_path: Path) -> None:
     stored = write_c20(tmp_path, axes={"time": hours(12, first=-12)})
     archive = open_archive(c20(tmp_path))
-    assert len(archive.open_year(2001, 1).times) == 10
+    assert len(archive.open_year(2001, [1]).times) == 10
     np.testing.assert_array_equal(read_year(archive)[0], stored["u850"][2:, 0])
 
 
@@ -120,7 +120,7 @@ def test_years_and_members_are_found_with_one_file_opened(tmp_path: Path) -> Non
 
 def fails_with(data: DataSettings, year: int = 2001, member: int = 1) -> InputError:
     with pytest.raises(InputError) as caught:
-        open_archive(data).open_year(year, member)
+        open_archive(data).open_year(year, [member])
     assert caught.value.remedy
     return caught.value
 
@@ -195,7 +195,7 @@ def test_one_file_per_member(tmp_path: Path) -> None:
     assert archive.members() == [1, 2, 3, 80]
     assert archive.has_year(1900, 80)
     assert not archive.has_year(1901, 80)
-    series = archive.open_year(1900, 80)
+    series = archive.open_year(1900, [80])
     assert tuple(series.inputs) == ("1900/UGRD850.1900_mem080.nc", "1900/VGRD850.1900_mem080.nc")
     u, v = series.read(0, 8)
     assert (u == 80).all() and (v == 80).all()
@@ -205,7 +205,7 @@ def test_one_file_per_member(tmp_path: Path) -> None:
 def test_names_of_files_may_be_given_by_alias(tmp_path: Path) -> None:
     write_c20v3(tmp_path, 1900, [1])
     write_c20v3(tmp_path, 1900, [1], names=("UGRD10m", "VGRD10m"))
-    series = open_archive(c20v3(tmp_path)).open_year(1900, 1)  # u850 and v850 unless told otherwise
+    series = open_archive(c20v3(tmp_path)).open_year(1900, [1])  # u850 and v850 unless told otherwise
     assert tuple(series.inputs) == ("1900/UGRD850.1900_mem001.nc", "1900/VGRD850.1900_mem001.nc")
 
 

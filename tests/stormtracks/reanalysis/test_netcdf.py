@@ -143,7 +143,7 @@ def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle : middle + 200] = b"\0" * 200
     path.write_bytes(content)
-    series = open_files([path], DataSettings(layout="cf", variable="u850")).open_year(2001, 1)
+    series = open_files([path], DataSettings(layout="cf", variable="u850")).open_year(2001, [1])
     try:
         with pytest.raises(InputError, match="cannot be read") as caught:
             for step in range(40):
@@ -170,7 +170,7 @@ def test_a_fault_of_the_disk_is_no_damage_and_may_pass(
 
     def refused() -> None:
         if at == "reading":
-            series = archive.open_year(2001, 1)
+            series = archive.open_year(2001, [1])
             series.read(0, 1)
             fail_calls(("read", "pread64"), code)
             with pytest.raises(InputError) as caught:
@@ -193,12 +193,12 @@ def test_files_are_closed(tmp_path: Path) -> None:
     path = tmp_path / "u.nc"
     write_field(path)
     archive = open_files([path], DataSettings(layout="cf", variable="u850"))
-    series = archive.open_year(2001, 1)
+    series = archive.open_year(2001, [1])
     assert not is_open()
     series.read(0, 1)
     assert is_open()
     series.close()
     assert not is_open()
     with pytest.raises(InputError):
-        archive.open_year(2001, 7)
+        archive.open_year(2001, [7])
     assert not is_open()

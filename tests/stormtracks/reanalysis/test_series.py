@@ -40,31 +40,34 @@ def spread_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Archive, npt.N
     return open_files(sorted(folder.iterdir()), U850), values
 
 
-@given(cuts=st.sets(st.integers(0, STEPS), max_size=12), member=st.integers(1, 3))
-def test_no_split_shows(spread_out: tuple[Archive, npt.NDArray[Any]], cuts: set[int], member: int) -> None:
+@given(cuts=st.sets(st.integers(0, STEPS), max_size=12), members=st.permutations([1, 2, 3]), count=st.integers(1, 3))
+def test_no_split_shows(
+    spread_out: tuple[Archive, npt.NDArray[Any]], cuts: set[int], members: list[int], count: int
+) -> None:
     archive, values = spread_out
     bounds = sorted({0, STEPS, *cuts})
-    series = archive.open_year(2001, member)
-    pieces = [series.read(start, stop)[0] for start, stop in itertools.pairwise(bounds)]
+    series = archive.open_year(2001, members[:count])
+    assert series.members == tuple(members[:count])
+    pieces = [series.read(start, stop)[0].copy() for start, stop in itertools.pairwise(bounds)]
     (whole,) = series.read(0, STEPS)
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
+    expected = np.stack([values[:, member - 1] for member in series.members])
+    np.testing.assert_allclose(whole, np.where(expected == 7, np.nan, expected * 0.01), rtol=1e-6)
     series.close()
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    expected = np.where(values[:, member - 1] == 7, np.nan, values[:, member - 1] * 0.01)
-    np.testing.assert_allclose(whole, expected, rtol=1e-6)
 
 
 def test_blocks_may_be_read_in_any_order(spread_out: tuple[Archive, npt.NDArray[Any]]) -> None:
     archive, _ = spread_out
     (whole,) = read_year(archive)
-    series = archive.open_year(2001, 1)
+    series = archive.open_year(2001, [1])
     for start in (40, 0, 21, 45, 20):
-        np.testing.assert_array_equal(series.read(start, start + 3)[0], whole[start : start + 3])
+        np.testing.assert_array_equal(series.read(start, start + 3)[0][0], whole[start : start + 3])
     series.close()
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, STEPS + 1)])
 def test_there_are_no_other_steps(spread_out: tuple[Archive, npt.NDArray[Any]], start: int, stop: int) -> None:
-    series = spread_out[0].open_year(2001, 1)
+    series = spread_out[0].open_year(2001, [1])
     with pytest.raises(IndexError):
         series.read(start, stop)
 
@@ -102,12 +105,12 @@ def test_a_block_is_whole_chunks_of_about_16_mib(
     tmp_path: Path, shape: tuple[int, int, int], chunks: tuple[int, int, int] | None, steps: int
 ) -> None:
     file_of_zeros(tmp_path / "u.nc", shape, chunks)
-    assert open_files([tmp_path / "u.nc"], U850).open_year(2001, 1).block_steps == steps
+    assert open_files([tmp_path / "u.nc"], U850).open_year(2001, [1]).block_steps == steps
 
 
 def test_chunks_too_deep_to_read_at_once_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file_of_zeros(tmp_path / "u.nc", (96, 721, 1440), (96, 103, 144))
-    open_files([tmp_path / "u.nc"], U850).open_year(2001, 1)
+    open_files([tmp_path / "u.nc"], U850).open_year(2001, [1])
     assert "chunks of 96 time steps" in caplog.text
     assert "nccopy" in caplog.text
 
@@ -129,7 +132,7 @@ def test_no_chunk_is_unpacked_twice_by_blocks_that_share_it(tmp_path: Path, chun
     write_field(path, axes=axes, values=values, dtype="f8", zlib=True, complevel=1, chunksizes=chunks)
 
     def cost(block: int) -> int:
-        series = open_files([path], U850).open_year(2001, 1)
+        series = open_files([path], U850).open_year(2001, [1])
         before = bytes_read()
         for start in range(0, 600, block):
             series.read(start, min(start + block, 600))
@@ -144,7 +147,7 @@ import resource, sys
 from pathlib import Path
 from stormtracks.reanalysis import open_files
 from stormtracks.settings.campaign import DataSettings
-series = open_files([Path(sys.argv[1])], DataSettings(layout="cf", variable="u850")).open_year(2001, 1)
+series = open_files([Path(sys.argv[1])], DataSettings(layout="cf", variable="u850")).open_year(2001, [1])
 for start in range(0, len(series.times), series.block_steps):
     series.read(start, min(start + series.block_steps, len(series.times)))
 print(len(series.times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
