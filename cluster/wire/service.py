@@ -125,15 +125,27 @@ class Service(Closing["Service"]):
         host, port = daemon.sock.getsockname()[:2]
         self.address: Address = (host, port)
         self._daemon = daemon
-        self._thread = threading.Thread(target=daemon.requestLoop, name=f"stormtracks-serve-{port}", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name=f"stormtracks-serve-{port}", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._daemon.requestLoop()
+        except Exception:
+            # On a busy machine Pyro5 may take the socket away while its own loop is about to use it.
+            if not self._closing:
+                raise
 
     def close(self) -> None:
         """Answer no more, and hang up on everyone; may be called again."""
         if self._thread.is_alive():
+            self._closing = True
             self._daemon.hang_up()
             self._daemon.shutdown()
             self._thread.join(_CLOSE_LIMIT)
+            # On whoever was let in before nobody was any more.
+            self._daemon.hang_up()
 
 
 def serve(thing: object, name: str, address: Address, *, insecure: bool = False) -> Service:
@@ -222,7 +234,8 @@ class _Daemon(server.Daemon):  # type: ignore[misc]  # Pyro5 has no types
         self._open.add(conn)
         with self._newcomers.hurried(conn):
             try:
-                if self._welcomes(conn):
+                # Asked once it can be hung up on, so that none is overlooked.
+                if not self._shutting_down and self._welcomes(conn):
                     return True
             except ssl.SSLError as error:
                 self._refusals.tell(peer, f"no TLS: {reason_of(error)}")

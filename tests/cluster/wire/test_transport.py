@@ -153,6 +153,42 @@ def test_more_connections_than_pyro_would_take_by_itself() -> None:
         assert nameserver_answers(names.address)
 
 
+def test_whoever_is_let_in_while_it_closes_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Lighthouse(), "lighthouse", HERE) as service, Connection(service.uri, BOUND) as late:
+        hang_up, times = service._daemon.hang_up, []
+
+        def hang_up_and_let_in() -> None:
+            hang_up()
+            times.append(len(times))
+            if len(times) == 1:
+                assert late.call("echo", 1) == 1
+
+        monkeypatch.setattr(service._daemon, "hang_up", hang_up_and_let_in)
+        service.close()
+        assert times == [0, 1]
+        with pytest.raises(TransportError):
+            late.call("echo", 2)
+
+
+def test_a_loop_that_loses_its_socket_as_the_service_closes_ends_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    loud: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", loud.append)
+    with serve(Lighthouse(), "lighthouse", HERE) as service:
+        pyro = service._daemon.transportServer
+        waiting = threading.Event()
+
+        def too_late(sockets: object) -> None:
+            waiting.set()
+            poll_until(lambda: pyro.sock is None, "its socket is taken away")
+            pyro.sock.accept()
+
+        monkeypatch.setattr(pyro, "events", too_late)
+        with Connection(service.uri, BOUND) as connection:  # for which the loop turns once
+            assert connection.call("echo", 1) == 1
+        assert waiting.wait(BOUND)
+    assert loud == []
+
+
 def test_nothing_listens_beyond_this_machine_unless_told_to(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ListenError, match=r"cluster\.insecure = true"):
         serve(Lighthouse(), "lighthouse", ("0.0.0.0", 0))
