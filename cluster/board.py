@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
 from typing import Any, Literal, TextIO
 
 from stormtracks.cluster.listener import Change, Listener, Progress, Snapshot, Summary
@@ -28,12 +29,15 @@ __all__ = [
     "one_line",
     "report",
     "task_text",
+    "tasks_text",
     "unreadable_text",
 ]
 
 _REDRAW_AFTER_CHANGE = 0.25
 _REDRAW_CLOCKS = 0.9
 """A little less than the heartbeat with which the manager calls, so that seconds are not skipped."""
+_REST = 20
+"""How many times as long as drawing takes nothing is drawn after it: with a million tasks, that takes a while."""
 
 
 def make_board(
@@ -86,6 +90,7 @@ class LiveBoard:
         self._clock = clock
         self._changed = False
         self._drawn_at = float("-inf")
+        self._took = 0.0
 
     def begin(self, snapshot: Snapshot) -> None:
         """Draw the board for the first time."""
@@ -102,8 +107,11 @@ class LiveBoard:
 
     def refresh(self, snapshot: Callable[[], Snapshot]) -> None:
         """Draw again if it is time."""
-        if self._clock() - self._drawn_at >= (_REDRAW_AFTER_CHANGE if self._changed else _REDRAW_CLOCKS):
+        began = self._clock()
+        pause = max(_REDRAW_AFTER_CHANGE if self._changed else _REDRAW_CLOCKS, _REST * self._took)
+        if began - self._drawn_at >= pause:
             self._draw(snapshot())
+            self._took = self._drawn_at - began
 
     def end(self, snapshot: Snapshot, summary: Summary) -> None:
         """Leave the last state on the screen, and the report below it."""
@@ -298,7 +306,16 @@ def unreadable_text(count: int) -> str:
 
 def task_text(attempt: Attempt) -> str:
     """``2001 m003``."""
-    return f"{attempt.year} m{attempt.ensemble_member:03d}"
+    return tasks_text(attempt.year, [attempt.ensemble_member])
+
+
+def tasks_text(year: int, members: Collection[int]) -> str:
+    """Tasks of one year: ``2001 m003``, or ``2001 members 1-7, 9``."""
+    if len(members) == 1:
+        return f"{year} m{next(iter(members)):03d}"
+    # What follows on each other has the same distance to its place in the order.
+    runs = [[member for _, member in run] for _, run in groupby(enumerate(sorted(members)), lambda at: at[1] - at[0])]
+    return f"{year} members " + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def one_line(text: str) -> str:

@@ -60,7 +60,8 @@ def run_campaign(campaign: CampaignSettings, listener: Listener, *, replace: boo
     """
     task = task_name(campaign.task)
     years, members = years_and_members(campaign)
-    schedule = PyroTaskSchedule(years=years, members=members, task=task, rules=_rules(campaign))
+    largest = campaign.largest_bundle(len(members))
+    schedule = PyroTaskSchedule(years=years, members=members, task=task, rules=_rules(campaign), largest_bundle=largest)
     firsts = first_years(years)
     results = StormtracksResultsManager(campaign.results.root, task)
     with hold_campaign(campaign.results.root):
@@ -177,7 +178,7 @@ def _backend(
             yield cluster
         return
     with LocalBackend(
-        "stormtracks.tasks:run_task",
+        bundle_function="stormtracks.tasks:run_bundle",
         slots=slots,
         time_limit=campaign.run.time_limit,
         memory_limit_gib=campaign.run.memory_limit,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from rich.text import Text
 
-from stormtracks.cluster.board import draining_text, duration, one_line, task_text, unreadable_text
+from stormtracks.cluster.board import draining_text, duration, one_line, task_text, tasks_text, unreadable_text
 from stormtracks.cluster.listener import Snapshot, WorkerState
-from stormtracks.cluster.pyro_task import GLYPHS
+from stormtracks.cluster.pyro_task import GLYPHS, Attempt
 
 __all__ = ["render"]
 
@@ -38,8 +38,7 @@ def render(snapshot: Snapshot, width: int, height: int) -> Text:
     # The rows of years come first; workers and failures take what a small terminal has left for them.
     spare = height - len(head)
     failures = _failure_lines(snapshot)[-_FAILURE_LINES:] if spare >= 12 else []
-    workers = _cut(_worker_lines(snapshot.workers, width), max(1, spare // 4), "more lines of workers")
-    workers = workers if spare >= 6 else []
+    workers = _workers_block(snapshot.workers, width, max(1, spare // 4)) if spare >= 6 else []
     below = [line for block in (workers, failures) if block for line in (Text(), *block)]
     lines = [*head, *_year_lines(snapshot, width, max(1, spare - len(below))), *below][: max(1, height)]
     for line in lines:
@@ -89,27 +88,44 @@ def _bar(counts: Mapping[str, int], total: int, width: int) -> Text:
     return bar.append("━" * (width - len(bar)), _STYLES["-"])
 
 
-def _worker_lines(workers: Sequence[WorkerState], width: int) -> list[Text]:
-    """Each worker with its attempts, the oldest first, on as many lines as they need."""
+def _workers_block(workers: Sequence[WorkerState], width: int, room: int) -> list[Text]:
+    """All workers in at most `room` lines; those that do not fit are counted, and not drawn: there may be thousands."""
     indent = 2 + max((len(state.worker.name) for state in workers), default=0)
-    lines = []
-    for state in workers:
-        line = Text(state.worker.name.ljust(indent), style="bold")
-        if state.trouble:
-            line.append(f"{one_line(state.trouble)}   ", "magenta")
-        elif not state.running:
-            line.append("idle", _FAINT)
-        for attempt, seconds in sorted(state.running, key=lambda item: -item[1]):
-            again = f" attempt {attempt.number}" if attempt.number > 1 else ""
-            cell = Text.assemble(
-                (task_text(attempt), "not bold"), (f"{again} {_age(seconds)}   ", f"not bold {_FAINT}")
-            )
-            if line.cell_len > indent and line.cell_len + cell.cell_len > width:
-                lines.append(line)
-                line = Text(" " * indent)
-            line.append_text(cell)
-        lines.append(line)
+    lines: list[Text] = []
+    for number, state in enumerate(workers):
+        others = len(workers) - number
+        lines += _worker_lines(state, indent, width)
+        if len(lines) > room - (others > 1):
+            return [*lines[: room - 1], Text(f"... {others} more workers", style=_FAINT)]
     return lines
+
+
+def _worker_lines(state: WorkerState, indent: int, width: int) -> list[Text]:
+    """A worker with what it is at, the oldest first, on as many lines as that needs."""
+    lines = []
+    line = Text(state.worker.name.ljust(indent), style="bold")
+    if state.trouble:
+        line.append(f"{one_line(state.trouble)}   ", "magenta")
+    elif not state.running:
+        line.append("idle", _FAINT)
+    for (year, number, seconds), members in _bundles(state.running):
+        again = f" attempt {number}" if number > 1 else ""
+        cell = Text.assemble(
+            (tasks_text(year, members), "not bold"), (f"{again} {_age(seconds)}   ", f"not bold {_FAINT}")
+        )
+        if line.cell_len > indent and line.cell_len + cell.cell_len > width:
+            lines.append(line)
+            line = Text(" " * indent)
+        line.append_text(cell)
+    return [*lines, line]
+
+
+def _bundles(running: Iterable[tuple[Attempt, float]]) -> list[tuple[tuple[int, int, float], list[int]]]:
+    """The members of what was begun together: by year, number of the attempt and seconds since, the oldest first."""
+    bundles: dict[tuple[int, int, float], list[int]] = {}
+    for attempt, seconds in running:
+        bundles.setdefault((attempt.year, attempt.number, seconds), []).append(attempt.ensemble_member)
+    return sorted(bundles.items(), key=lambda item: -item[0][2])
 
 
 def _failure_lines(snapshot: Snapshot) -> list[Text]:
@@ -119,12 +135,6 @@ def _failure_lines(snapshot: Snapshot) -> list[Text]:
         attempt = f"{task_text(failure.attempt)} attempt {failure.attempt.number}"
         lines.append(Text.assemble((glyph, _STYLES[glyph]), f" {attempt} ", (one_line(failure.reason), _FAINT)))
     return lines
-
-
-def _cut(lines: list[Text], room: int, rest: str) -> list[Text]:
-    if len(lines) <= room:
-        return lines
-    return [*lines[: room - 1], Text(f"... {len(lines) - room + 1} {rest}", style=_FAINT)]
 
 
 # --- rows of years

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from queue import SimpleQueue
 
 from stormtracks.cluster.backends.base import Backend, Worker
@@ -60,7 +61,8 @@ class Driver(threading.Thread):
         """Attempts at the worker that count no more and are to be cancelled; the manager's to change."""
         self.offered = True
         """Whether the backend still offers it, so that it may be given work."""
-        self.ordered_at = float("inf")
+        self.ordered_at = inf
+        """When it was given what it carries now; infinite while it carries nothing."""
         self.orders: SimpleQueue[tuple[Sequence[Assignment], Sequence[Attempt]] | None] = SimpleQueue()
         """What to begin and to cancel next; None ends the thread."""
         self._backend = backend
@@ -84,6 +86,10 @@ class Driver(threading.Thread):
             except Exception as error:
                 logger.debug("exchange with %s failed", self.worker.name, exc_info=True)
                 ended = isinstance(error, WorkerEndedError)
-                self._answers.put(Answer(self, problem=f"{type(error).__name__}: {error}", ended=ended))
+                self._answer(Answer(self, problem=f"{type(error).__name__}: {error}", ended=ended))
                 return
-            self._answers.put(Answer(self, outcomes))
+            self._answer(Answer(self, outcomes))
+
+    def _answer(self, answer: Answer) -> None:
+        self.ordered_at = inf
+        self._answers.put(answer)

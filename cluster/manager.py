@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from queue import Empty, SimpleQueue
 
@@ -102,7 +103,7 @@ class Manager:
         self._told_to_stop = False
         self._began = clock()
         self._alone_since = self._began
-        self._met_at = -inf
+        self._met_at = self._looked_at = -inf
         self._account = Account(schedule, clock)
         self._earlier = EarlierResults(schedule, self._record, self._published, self._account)
         self._orders: list[tuple[Driver, Sequence[Assignment], Sequence[Attempt]]] = []
@@ -126,6 +127,7 @@ class Manager:
                 self._commit()
                 while self._goes_on():
                     self._take_answers()
+                    self._look_for_silence()
                     self._give_up_the_silent()
                     self._check_results()
                     self._meet_workers()
@@ -182,18 +184,22 @@ class Manager:
             if not driver.offered and not driver.running:
                 logger.info("worker %s takes its leave", driver.worker.name)
                 self._part_with(driver, "", ended=True)
-        for key in sorted(offered.keys() - self._given_up):
-            if offered[key].name not in self._drivers:
-                self._welcome(offered[key], now)
+        new = [
+            self._welcome(offered[key], now)
+            for key in sorted(offered.keys() - self._given_up)
+            if offered[key].name not in self._drivers
+        ]
+        for driver in new:  # when all are known, so that what there is to do is shared out among them
+            self._give_orders(driver)
         if self._usable:
             self._alone_since = now
 
-    def _welcome(self, worker: Worker, now: float) -> None:
+    def _welcome(self, worker: Worker, now: float) -> Driver:
         self._gone.pop(worker.name, None)
         self._had_workers = True
         self._record.joined(worker)
         driver = Driver(worker, self._backend, self._limits.heartbeat, self._answers)
-        driver.stale = self._schedule.join(worker.name, driver.key, worker.running, now=now)
+        driver.stale = self._schedule.join(worker.name, driver.key, worker.running, now=now, slots=worker.slots)
         self._quarantined = dict(self._schedule.quarantined)
         going_on = set(worker.running).difference(driver.stale)
         for attempt, silent in self._silent.remove_all(driver.key).items():
@@ -208,7 +214,7 @@ class Manager:
             driver.running[attempt] = now
         self._drivers[worker.name] = driver
         driver.start()
-        self._give_orders(driver)
+        return driver
 
     @property
     def _pause(self) -> float:
@@ -218,7 +224,7 @@ class Manager:
     @property
     def _under_way(self) -> int:
         """How many attempts run, or may do so at workers that do not answer."""
-        return sum(len(driver.running) for driver in self._drivers.values()) + len(self._silent)
+        return self._schedule.counts["working"]
 
     @property
     def _usable(self) -> bool:
@@ -226,17 +232,19 @@ class Manager:
         return any(name not in self._quarantined for name in self._drivers)
 
     def _goes_on(self) -> bool:
-        now = self._clock()
-        # What a silent worker holds may still come, and else goes out again when its lease is over.
-        waits = bool(self._schedule.counts["working"]) and self._schedule.next_change(now) < inf
         if self._stops:
             runs = any(driver.running for driver in self._drivers.values())
-            return (runs and now < self._stop_by) or (waits and self._stops == 1)
+            return (runs and self._clock() < self._stop_by) or (self._waits and self._stops == 1)
         if self._earlier:
             return True
         if self._schedule.done or (self._backend.hopeless and not self._had_workers):
             return False
-        return self._usable or waits or now - self._alone_since < self._limits.patience
+        return self._usable or self._waits or self._clock() - self._alone_since < self._limits.patience
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a silent worker holds something: that may still come, or goes out again when its lease is over."""
+        return bool(self._under_way) and self._schedule.next_change(self._clock()) < inf
 
     def _part_with(self, driver: Driver, problem: str, *, ended: bool) -> None:
         """Let a worker go; what it is at is lost if that has surely `ended`, and else is its own until its lease is."""
@@ -274,14 +282,10 @@ class Manager:
         """Apply the answers of workers, if some come within a heartbeat, and give these workers their next orders."""
         now = self._clock()
         wait = 0.0 if self._earlier and not self._stops else min(self._pause, self._schedule.next_change(now))
-        try:
+        with suppress(Empty):
             self._take(self._answers.get(timeout=max(wait, 0.0)))
             for _ in range(_AT_ONCE):
                 self._take(self._answers.get_nowait())
-        except Empty:
-            silent_since = self._clock() - self._limits.silence
-            for driver in [driver for driver in self._drivers.values() if driver.ordered_at < silent_since]:
-                self._lose(driver, f"no answer for {self._limits.silence:g} s")
 
     def _take(self, answer: Answer | None) -> None:
         if answer is None:
@@ -298,13 +302,23 @@ class Manager:
         elif self._drivers.get(driver.worker.name) is driver and self._goes_on():
             self._give_orders(driver)
 
-    def _give_up_the_silent(self) -> None:
-        """Take back what workers hold that have ended, or were not heard from for the time of their lease."""
+    def _look_for_silence(self) -> None:
+        """Once a heartbeat, let go of workers that do not answer, and take back what those hold that have ended."""
+        now = self._clock()
+        if now - self._looked_at < self._pause:
+            return
+        self._looked_at = now
+        for driver in tuple(self._drivers.values()):
+            if driver.ordered_at < now - self._limits.silence:
+                self._lose(driver, f"no answer for {self._limits.silence:g} s")
         for incarnation in self._silent.ended():
             problem = "its process has ended"
-            self._schedule.leave(incarnation, now=self._clock(), ended=True, reason=problem)
+            self._schedule.leave(incarnation, now=now, ended=True, reason=problem)
             for attempt, one in self._silent.remove_all(incarnation).items():
                 self._tell_lost(attempt, one.worker, one.since, f"worker {one.worker} is gone: {problem}")
+
+    def _give_up_the_silent(self) -> None:
+        """Take back what workers hold that were not heard from for the time of their lease."""
         for attempt in self._schedule.tick(self._clock()):
             silent = self._silent.remove(attempt)
             if silent is None:
@@ -325,14 +339,15 @@ class Manager:
     def _choose(self, driver: Driver) -> list[Assignment]:
         """Assignments for the free slots of a worker; what turns out to be finished already is not among them."""
         chosen: list[Assignment] = []
-        free = min(driver.worker.slots - len(driver.running), self._record.at_a_time - self._under_way)
-        while len(chosen) < free and not self._stops:
-            assignment = self._schedule.next_assignment(driver.key, now=self._clock())
+        room = self._record.at_a_time - self._under_way
+        while room > 0 and self._schedule.free_slots(driver.key) and not self._stops:
+            assignment = self._schedule.next_assignment(driver.key, now=self._clock(), most=room)
             if not assignment:
                 break
             to_do = tuple(attempt for attempt in assignment if not self._was_finished(attempt, driver.worker))
             if to_do:
                 chosen.append(to_do)
+                room -= len(to_do)
                 for attempt in to_do:
                     self._record.begun(attempt, driver.worker)
                     self._account.note(Change("begun", attempt, driver.worker.name))

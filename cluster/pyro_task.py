@@ -12,12 +12,15 @@ attempts that travel together because they share one pass over the data.
 from __future__ import annotations
 
 import logging
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from math import inf
 from random import Random
 
-from stormtracks.cluster.errors import NotScheduledError
+from stormtracks.cluster.errors import ClusterError
+from stormtracks.cluster.schedule.assignments import Assignments, Key
 from stormtracks.cluster.schedule.attempts import Assignment, Attempt, Failure, Outcome
+from stormtracks.cluster.schedule.bundles import bundle_size, gather
 from stormtracks.cluster.schedule.holders import Holder, Holders
 from stormtracks.cluster.schedule.rules import Rules
 from stormtracks.cluster.schedule.strikes import Strikes
@@ -47,23 +50,7 @@ _CODE_AFTER = {"failure": CODES["failure"], "timeout": CODES["timeout"], "lost":
 class PyroTaskSchedule(TaskTable):
     """All tasks of a campaign in order of year and member: hands out the next one and accepts what became of it.
 
-    The rules, with the numbers of `Rules`:
-
-    - *Leases.* A worker holds what it was given until its lease is over: so long after it was last heard. What it held
-      then shows a timeout and goes out again, before all others. It does so at once if the worker has surely ended.
-      Until it has gone out again, the attempt that was lost may still say that it has completed, and is believed: it
-      held its lease when it published, and nobody has been given the task since.
-    - *Failures* count against the task and the worker. The task shows its failure, rests a while, longer each time, and
-      goes out again after all fresh ones; to another worker as long as another one can be used. It is given up after
-      `max_attempts` failures, or at once if any attempt would fail.
-    - *Losses* with a worker never count as failures. A task that is lost `max_losses` times is given up, as a failure.
-      Tasks that were lost twice are not given to the same worker, so that one that breaks its workers does not drag
-      others along. What is cancelled, or what a worker that lives has let go, counts nothing.
-    - *Quarantine.* A worker that fails `worker_strikes` different tasks without completing one gets no more work once
-      there is another one to use. What it failed in that row is forgiven, and what it fails from then on; tasks that
-      were given up for it come back. Another incarnation of it starts afresh.
-
-    No call looks at all tasks.
+    By which rules is told in `schedule.rules`. No call looks at all tasks.
 
     Parameters
     ----------
@@ -79,13 +66,15 @@ class PyroTaskSchedule(TaskTable):
         The task to be done for each year and member.
     rules : Rules
         How often tasks may fail or be lost, and how long workers may be silent.
+    largest_bundle : int
+        How many tasks of a year may go out together.
 
     Raises
     ------
     UnknownTaskError
         If `task` is not known.
     ClusterError
-        If there is no year or no member.
+        If there is no year or no member, or if bundles are to hold nothing.
     """
 
     def __init__(
@@ -98,21 +87,26 @@ class PyroTaskSchedule(TaskTable):
         members: Iterable[int] | None = None,
         task: str = "vort_track",
         rules: Rules = Rules(),  # noqa: B008 - it is frozen
+        largest_bundle: int = 1,
     ) -> None:
         super().__init__(
             range(start_year, end_year + 1) if years is None else years,
             range(1, num_ensemble_members + 1) if members is None else members,
             task,
         )
+        if largest_bundle < 1:
+            raise ClusterError(f"bundles of {largest_bundle} tasks", remedy="let them hold at least 1")
         self.rules = rules
-        self._attempts_made = array("I", bytes(array("I").itemsize * len(self._codes)))
+        self.largest_bundle = largest_bundle
         self._holders = Holders(rules.lease)
         self._current: dict[int, Holder] = {}
+        self._assignments = Assignments()
         self._late: dict[int, Holder] = {}
         self._waiting = Waiting()
         self._strikes = Strikes(rules)
         self._forgiven: list[Failure] = []
-        self._usable: frozenset[str] = frozenset()
+        self._usable: dict[str, Holder] = {}
+        self._all_slots = 0
         self._random = Random(rules.seed)
 
     @property
@@ -123,22 +117,26 @@ class PyroTaskSchedule(TaskTable):
     @property
     def done(self) -> bool:
         """Whether nothing is left to do or to wait for."""
-        return self.left == 0
+        return not (self._counts["outstanding"] or self._counts["working"] or self._waiting)
 
     # --- workers
 
     @property
     def usable(self) -> frozenset[str]:
         """Names of the workers that can be given work: those that joined, did not leave and are not quarantined."""
-        return self._usable
+        return frozenset(self._usable)
 
     @property
     def quarantined(self) -> Mapping[str, str]:
         """The workers that get no more work, and why."""
         return {worker: reason for worker, (_, reason) in self._strikes.quarantined.items()}
 
+    def free_slots(self, incarnation: str) -> int:
+        """How many assignments a worker can be given before it has as many as slots."""
+        return self._assignments.free_slots(incarnation)
+
     def join(
-        self, worker: str, incarnation: str, running: Iterable[Attempt] = (), *, now: float
+        self, worker: str, incarnation: str, running: Iterable[Attempt] = (), *, now: float, slots: int = 1
     ) -> tuple[Attempt, ...]:
         """A worker can be used from now on, whether or not it was known before.
 
@@ -151,6 +149,8 @@ class PyroTaskSchedule(TaskTable):
         running : iterable of Attempt
             What it is at, or has ended without telling yet.
         now : float
+        slots : int
+            How many assignments it works on at a time.
 
         Returns
         -------
@@ -159,6 +159,7 @@ class PyroTaskSchedule(TaskTable):
         """
         holder = self._holders.meet(worker, incarnation, now)
         holder.usable = True
+        self._assignments.slots[incarnation] = slots
         self._strikes.release(worker, incarnation)
         stale, kept = [], set()
         for attempt in running:
@@ -193,6 +194,7 @@ class PyroTaskSchedule(TaskTable):
         if holder is None:
             return ()
         holder.usable = False
+        self._assignments.slots.pop(incarnation, None)
         lost = self.held(incarnation) if ended else ()
         for index in tuple(holder.held) if ended else ():
             self._lose(index, holder, reason)
@@ -227,27 +229,27 @@ class PyroTaskSchedule(TaskTable):
 
     # --- attempts
 
-    def next_assignment(self, incarnation: str, *, now: float) -> Assignment:
-        """Hand work to a worker: mark the next task as working and number the attempt; empty if nothing can go out.
+    def next_assignment(self, incarnation: str, *, now: float, most: float = inf) -> Assignment:
+        """Hand work to a worker: mark the next tasks as working and number their attempts; empty if none can go out.
 
         Lost tasks go out first, then outstanding ones, then those that are tried again.
+
+        Parameters
+        ----------
+        incarnation : str
+        now : float
+        most : float
+            How many tasks may go out.
         """
         holder = self._holders.get(incarnation)
-        if holder is None or not holder.usable or holder.worker not in self._usable:
+        if holder is None or not holder.usable or holder.worker not in self._usable or most < 1:
             return ()
         self._waiting.wake(now)
-        others = len(self._usable) > 1
-        suspects = not any(map(self._strikes.is_suspect, holder.held))
-        index = self._waiting.first_lost(holder.worker, others=others, suspects=suspects)
-        if index is None:
-            index = self._next_outstanding_index()
-        if index is None:
-            index = self._waiting.first_failed(holder.worker, others=others)
-        if index is None:
-            return ()
-        self._attempts_made[index] += 1
-        self._hold(index, holder)
-        return (self._attempt_at(index),)
+        chosen, key = self._choose(holder, most), self._assignments.new(incarnation)
+        for index in chosen:
+            self._attempts_made[index] += 1
+            self._hold(index, holder, key)
+        return tuple(map(self._attempt_at, chosen))
 
     def completed(self, attempt: Attempt) -> bool:
         """An attempt has done its task; False if it is stale and ignored: its task has gone out again, or has ended."""
@@ -273,7 +275,11 @@ class PyroTaskSchedule(TaskTable):
 
     def lost(self, attempt: Attempt) -> bool:
         """An attempt ended through no fault of its task, which is outstanding again; False if it is stale."""
-        return self._settle(attempt, "lost", "outstanding") is not None
+        settled = self._settle(attempt, "lost", "outstanding")
+        if settled is None:
+            return False
+        self._strikes.returned[settled[0]] += 1
+        return True
 
     def failures(self) -> Iterator[tuple[PyroTask, tuple[Failure, ...]]]:
         """Every task that failed, timed out or was lost too often, with each reason; in order of year and member."""
@@ -327,9 +333,37 @@ class PyroTaskSchedule(TaskTable):
         elif held is not None:
             number, worker, incarnation = held
             self._attempts_made[index] = max(attempts, number)
-            self._hold(index, self._holders.meet(worker, incarnation, now))
+            self._take_up(index, self._holders.meet(worker, incarnation, now))
         else:
             self._resume(index, now)
+
+    # --- what goes out next
+
+    def _choose(self, holder: Holder, most: float) -> list[int]:
+        """The tasks that go out together to a worker; none if there is nothing for it."""
+        others = len(self._usable) > 1
+        suspects = not any(map(self._strikes.is_suspect, holder.held))
+        index = self._waiting.first_lost(holder.worker, others=others, suspects=suspects)
+        if index is not None:
+            lost = self._waiting.lost_among(self._year_of(index), holder.worker, others=others)
+            return self._bundle(index, lost, most)
+        index = self._next_outstanding_index()
+        if index is not None:
+            return self._bundle(index, self._outstanding_behind(index), most)
+        index = self._waiting.first_failed(holder.worker, others=others)
+        return [] if index is None else [index]
+
+    def _bundle(self, first: int, rest: Iterable[int], most: float) -> list[int]:
+        """A task and those of some others that go out with it."""
+        company = partial(self._strikes.company, largest=self.largest_bundle)
+        if company(first) == 1:
+            return [first]
+        ready = self._counts["outstanding"] + self._waiting.lost
+        free = self._all_slots
+        if free * len(self.members) >= ready:  # else all slots are too few for a year to be divided
+            free = sum(self.free_slots(holder.incarnation) for holder in self._usable.values())
+        size = bundle_size(self.largest_bundle, members=len(self.members), ready=ready, free=free)
+        return gather(first, rest, min(size, most), company)
 
     # --- the one place that changes state
 
@@ -339,21 +373,28 @@ class PyroTaskSchedule(TaskTable):
         if holder is not None:
             del holder.held[index]
             self._holders.forget(holder)
+        self._assignments.remove(index)
         self._late.pop(index, None)
         self._waiting.remove(index)
         super()._set_code(index, code)
 
-    def _hold(self, index: int, holder: Holder) -> None:
+    def _hold(self, index: int, holder: Holder, assignment: Key) -> None:
         self._set_code(index, CODES["working"])
         self._current[index] = holder
-        holder.held[index] = None
+        self._assignments.add(index, assignment)
+        self._holders.give(holder, index)
+
+    def _take_up(self, index: int, holder: Holder) -> None:
+        """A worker is at a task; what it has of a year is taken for one bundle, if there are any."""
+        key = (holder.incarnation, ~self._year_of(index).start)
+        self._hold(index, holder, key if self.largest_bundle > 1 else self._assignments.new(holder.incarnation))
 
     def _still_holds(self, holder: Holder, index: int) -> bool:
         """Whether the latest attempt at a task is this worker's; if it was lost, but waits still, it was not lost."""
         late = self._late.get(index)
         if late is not None and late.incarnation == holder.incarnation and index in self._waiting:
             self._strikes.found_again(index)
-            self._hold(index, holder)
+            self._take_up(index, holder)
         return self._current.get(index) is holder
 
     def _put_back(self, index: int) -> None:
@@ -373,23 +414,24 @@ class PyroTaskSchedule(TaskTable):
             self._put_back(index)
         self._late[index] = holder
 
-    def _settle(self, attempt: Attempt, said: str, status: str) -> tuple[int, Holder] | None:
-        """End the current attempt of a task: the task's index and who held it, or None if the attempt is stale."""
+    def _settle(self, attempt: Attempt, said: str, status: str) -> tuple[int, Holder, Key | None] | None:
+        """End the current attempt of a task: its index, who held it, as part of what; None if the attempt is stale."""
         index = self._latest(attempt)
         holder = None if index is None else self._current.get(index)
         if index is None or holder is None:
             logger.warning("%s of %s ignored: not the current attempt", said, attempt)
             return None
+        key = self._assignments.key_of(index)
         self._set_code(index, CODES[status])
-        return index, holder
+        return index, holder, key
 
     def _strike(self, attempt: Attempt, status: str, reason: str, now: float, permanent: bool) -> bool:
         settled = self._settle(attempt, status, status)
         if settled is None:
             return False
-        index, holder = settled
+        index, holder, assignment = settled
         failure = Failure(attempt, status, holder.worker, reason, permanent)
-        kept = self._strikes.failed(index, failure)
+        kept = self._strikes.failed(index, failure, assignment)
         if kept.forgiven:
             self._forgiven.append(kept)
         self._resume(index, now)
@@ -422,7 +464,8 @@ class PyroTaskSchedule(TaskTable):
             if len(usable) > 1 and self._strikes.fails_everything(worker):
                 del usable[worker]
                 self._quarantine(holder, now)
-        self._usable = frozenset(usable)
+        self._usable = usable
+        self._all_slots = sum(self._assignments.slots[holder.incarnation] for holder in usable.values())
 
     def _quarantine(self, holder: Holder, now: float) -> None:
         """Blame a worker for what it failed, instead of the tasks."""
@@ -433,16 +476,3 @@ class PyroTaskSchedule(TaskTable):
             failed = self._last_failure(index) and self._codes[index] in _CODE_AFTER.values()
             if failed and not self._strikes.gives_up(index):
                 self._resume(index, now)
-
-    def _latest(self, attempt: Attempt) -> int | None:
-        """The index of an attempt's task, None if it is not the latest one."""
-        try:
-            index = self._index(attempt.year, attempt.ensemble_member)
-        except NotScheduledError:
-            return None
-        is_latest = attempt.task == self.task and attempt.number == self._attempts_made[index]
-        return index if is_latest else None
-
-    def _attempt_at(self, index: int) -> Attempt:
-        year, member = divmod(index, len(self.members))
-        return Attempt(self._attempts_made[index], self.years[year], self.members[member], self.task)

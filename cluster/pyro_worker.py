@@ -16,7 +16,7 @@ import select
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -64,8 +64,9 @@ class PyroWorker:
         Tasks at a time.
     campaign : CampaignSettings, optional
         What `do_work` works for while no manager has opened a session.
-    task_function : str or callable
-        What a slot runs: ``function(year, ensemble_member, task, settings=..., first_years=..., confirm=...)``.
+    task_function, bundle_function : str or callable, optional
+        What a slot runs, as `LocalBackend` takes them, with ``settings`` and ``first_years`` for its arguments; that of
+        `stormtracks.tasks` if none is given.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class PyroWorker:
         *,
         slots: int = 1,
         campaign: CampaignSettings | None = None,
-        task_function: str | Callable[..., Mapping[str, Any]] = "stormtracks.tasks:run_task",
+        task_function: str | Callable[..., Mapping[str, Any]] | None = None,
+        bundle_function: str | Callable[..., Iterable[Any]] | None = None,
     ) -> None:
         self.name = name
         self.incarnation = uuid.uuid4().hex
@@ -82,6 +84,7 @@ class PyroWorker:
         self._slot_count = slots
         self._campaign = campaign
         self._task_function = task_function
+        self._bundle_function = bundle_function or (None if task_function else "stormtracks.tasks:run_bundle")
         self._draining = Event()
         self._sessions = Sessions(self._make_slots, self._draining)
 
@@ -297,6 +300,7 @@ class PyroWorker:
         return SharedSlots(
             LocalBackend(
                 self._task_function,
+                bundle_function=self._bundle_function,
                 slots=self._slot_count,
                 time_limit=campaign.run.time_limit,
                 memory_limit_gib=campaign.run.memory_limit,

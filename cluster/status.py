@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stormtracks.cluster.board import unreadable_text
+from stormtracks.cluster.board import tasks_text, unreadable_text
 from stormtracks.cluster.campaign_store import find_store, task_and_start
 from stormtracks.cluster.errors import NotScheduledError
 from stormtracks.cluster.manager_lock import Holder, find_holder
@@ -89,8 +89,7 @@ def describe_status(document: Mapping[str, Any]) -> list[str]:
     by_whom = f" by process {manager['pid']} on {manager['host']}, since {manager['since']}" if manager else ""
     lines = [f"{document['name']} ({document['task']}): {document['state']}{by_whom}"]
     lines += [f"{year}: {row}" for year, row in document["years"].items()]
-    for one in document["running"]:
-        lines.append(f"{_name_of(one)} attempt {one['number']} on {one['worker']} since {one['since']}")
+    lines += _running_lines(document["running"])
     for one in document["failures"]:
         lines.append(f"{_name_of(one)} {one['status']}:")
         lines += [
@@ -104,6 +103,16 @@ def describe_status(document: Mapping[str, Any]) -> list[str]:
     counts = [f"{count} {status}" for status, count in document["counts"].items() if count]
     lines.append(", ".join(counts))
     return lines
+
+
+def _running_lines(running: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What each worker is at: in one line what it has of a year, since it was given the first of that."""
+    together: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
+    for one in running:
+        together.setdefault((one["year"], one["number"], one["worker"]), []).append(one)
+    for (year, number, worker), those in together.items():
+        since = min(one["since"] for one in those)
+        yield f"{tasks_text(year, [one['member'] for one in those])} attempt {number} on {worker} since {since}"
 
 
 def tell_why(root: Path, year: int, member: int) -> dict[str, Any]:
@@ -173,7 +182,7 @@ def _attempt_lines(attempt: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _name_of(one: Mapping[str, Any]) -> str:
-    return f"{one['year']} m{one['member']:03d}"
+    return tasks_text(one["year"], [one["member"]])
 
 
 # --- the store
@@ -192,16 +201,15 @@ def _under_way_and_failed(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The attempts that run, and the tasks that have failed last, each with its attempts."""
     running, failures = [], []
-    for element in _elements(store, task):
+    at = store.get_task_idx_from_insert_ID(task["insert_ID"])
+    for element in store.get_task_elements_of_status(at, task["insert_ID"], "WFT"):
         latest = element["iterations"][-1]
         key = {"year": element["year"], "member": element["member"]}
-        if element["retired"] or not latest["EARs"]:
-            continue
         if latest["status"] == "W":
             one = latest["EARs"][-1]
             told = {name: one[name] for name in ("number", "worker", "host", "pid")}
             running.append({**key, **told, "since": _time(one["start"])})
-        elif latest["status"] in "FT":
+        else:
             attempts = [
                 {"number": one["number"], "status": one["status"], "worker": one["worker"], "reason": one["error"]}
                 for one in latest["EARs"]
@@ -214,11 +222,6 @@ def _under_way_and_failed(
 def _by_task(one: Mapping[str, Any]) -> tuple[int, int]:
     key: tuple[int, int] = (one["year"], one["member"])
     return key
-
-
-def _elements(store: PersistentStore, task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    at = store.get_task_idx_from_insert_ID(task["insert_ID"])
-    return store.get_task_elements_islice(at, task["insert_ID"], slice(None))
 
 
 def _find_element(store: PersistentStore, task: Mapping[str, Any], year: int, member: int) -> dict[str, Any]:

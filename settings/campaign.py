@@ -151,6 +151,14 @@ def _number_or_word(value: Any) -> Any:
     return number
 
 
+def _bundle_size(value: Any) -> Any:
+    value = _whole_number(value)
+    # Said here: a choice of types reports what is wrong once for each.
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("neither a whole number of at least 1, nor auto")
+    return value
+
+
 def _split_at_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
@@ -197,6 +205,11 @@ class DataSettings(_Model):
     def variables(self) -> tuple[str, ...]:
         """Names of the variables to read: one field, or eastward and northward wind."""
         return (self.variable,) if self.variable is not None else (self.wind or ("u850", "v850"))
+
+    @property
+    def shares_pass(self) -> bool:
+        """Whether the members of a year lie in the same chunks, so that one pass over the data serves them all."""
+        return self.layout == "c20"
 
 
 class DetectionSettings(_Model):
@@ -252,6 +265,11 @@ class RunSettings(_Model):
 
     backend: Literal["local", "pyro"] = Field(default="pyro", description="what carries the work: local or pyro")
     workers: int = Field(default=2, ge=1, le=1024, description="worker processes on this machine")
+    bundle: Annotated[Literal["auto"] | int, BeforeValidator(_bundle_size)] = Field(
+        default="auto",
+        description="members of one year that travel together and share one pass over the data; auto: all of them "
+        "where the layout keeps them in the same chunks (c20), else 1",
+    )
     time_limit: float = Field(default=3600.0, gt=0, description="seconds one attempt may take")
     memory_limit: float = Field(
         default=4.0, ge=1, description="GiB of memory one worker process may take; the libraries alone need half of one"
@@ -370,3 +388,9 @@ class CampaignSettings(_Model):
         """sha256 of `science` as canonical JSON, the first 16 hexadecimal digits."""
         text = json.dumps(self.science, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def largest_bundle(self, members: int) -> int:
+        """How many members of one year may travel together, of so many that there are."""
+        if self.run.bundle == "auto":
+            return members if self.data.shares_pass else 1
+        return min(self.run.bundle, members)

@@ -4,7 +4,7 @@ A backend is never asked what is done: that is the manager's to know. The functi
 backend when it is made. It is called as ``function(year, ensemble_member, task, confirm=..., **arguments)`` and returns
 a dict of plain values (text, numbers, None, and lists and dicts of these); its top-level whole numbers are added up in
 the campaign's summary. It calls ``confirm()`` right before it moves a result into place: that raises LeaseLostError if
-the attempt may not publish any more.
+the attempt may not publish any more. Or it makes all attempts of an assignment in one go; see `LocalBackend`.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class Backend(ABC):
     ) -> list[Outcome]:
         """Begin assignments, cancel attempts, and bring back what has ended.
 
-        One caller at a time per worker. Each attempt that was begun comes back exactly once: with the task's answer,
-        or as ``failure``, ``timeout`` or ``lost`` with the reason. Attempts beyond the worker's slots wait there.
+        One caller at a time per worker. Each attempt that was begun comes back exactly once, by itself: with the task's
+        answer, or as ``failure``, ``timeout`` or ``lost`` with the reason. Assignments beyond the worker's slots wait
+        there.
 
         Parameters
         ----------
@@ -91,7 +92,8 @@ class Backend(ABC):
         begin : sequence of Assignment
             What to begin.
         cancel : sequence of Attempt
-            What to end at once; comes back as ``lost``, unless it has ended by itself.
+            What to end at once; comes back as ``lost``, unless it has ended by itself. While others of its assignment
+            go on, it may go on as well, but publishes nothing.
         wait : float
             Seconds to wait at most for something to end. It is waited even if nothing runs, so that a loop of calls
             is a heartbeat.

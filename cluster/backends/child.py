@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import connection
@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
 
+from stormtracks.cluster.backends.timesheet import Timesheet
 from stormtracks.cluster.errors import LeaseLostError
 
 __all__ = ["LARGEST_ANSWER", "LONGEST_REASON", "main"]
@@ -43,65 +44,133 @@ class _Terminated(SystemExit):
 
 
 def main() -> None:
-    """Make attempts until the parent hangs up; the arguments are the file descriptor and the parent's process id."""
-    fd, parent = int(sys.argv[1]), int(sys.argv[2])
+    """Make attempts until the parent hangs up.
+
+    The arguments are the parent's process id, and the file descriptors of the channel to it and of the timesheets.
+    """
+    parent, fd, pages = map(int, sys.argv[1:])
     _die_with(parent)
     signal.signal(signal.SIGTERM, _terminate)
     # The parent decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    os.set_inheritable(fd, False)
+    for inherited in (fd, pages):
+        os.set_inheritable(inherited, False)
     with connection.Connection(fd) as channel, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         order = json.loads(channel.recv_bytes())
         _limit_memory(order["memory_limit_gib"])
         try:
             function = _load(order["function"])
         except Exception as error:
-            channel.send_bytes(json.dumps({"error": _reason(error, order["memory_limit_gib"])}).encode())
+            _send(channel, error=_reason(error, order["memory_limit_gib"]))
             return
-        channel.send_bytes(json.dumps({"error": ""}).encode())
-        last = False
-        while not last:
-            attempt = json.loads(channel.recv_bytes())
-            work = partial(function, *attempt, confirm=partial(_confirm, channel), **order["arguments"])
-            answer = _answer(work, order["memory_limit_gib"])
-            last = answer["last"]
-            channel.send_bytes(json.dumps(answer).encode())
+        if not order["bundles"]:
+            function = partial(_alone, function)
+        _send(channel, error="")
+        work = _Work(channel, partial(function, cores=order["cores"], **order["arguments"]), order["memory_limit_gib"])
+        while work.goes_on:
+            attempts = json.loads(channel.recv_bytes())
+            work.make(attempts, Timesheet(pages, len(attempts)))
 
 
-def _confirm(channel: connection.Connection) -> None:
-    """Ask the parent whether the attempt under way may publish its result, and wait for the answer.
+class _Work:
+    """What the parent asks for, made in bundles of one or more.
 
-    Raises
-    ------
-    LeaseLostError
-        If it may not.
+    Parameters
+    ----------
+    channel : Connection
+        To the parent.
+    function : callable
+        Makes a bundle.
+    memory_limit_gib : float, optional
     """
-    channel.send_bytes(json.dumps({"asks": "may it publish"}).encode())
-    if json.loads(channel.recv_bytes()) is not True:
-        raise LeaseLostError("nothing was published: the attempt no longer holds its lease")
+
+    def __init__(
+        self, channel: connection.Connection, function: Callable[..., Iterable[Any]], memory_limit_gib: float | None
+    ) -> None:
+        self.goes_on = True
+        """Whether this process is good for more; nobody knows what it still holds after a MemoryError."""
+        self._channel = channel
+        self._function = function
+        self._memory_limit_gib = memory_limit_gib
+
+    def make(self, attempts: Sequence[Sequence[Any]], sheet: Timesheet) -> None:
+        """Make a bundle and say of each attempt how it went, whatever happens in it.
+
+        What ends the whole bundle is said once: the timesheet tells whom that concerns. The parent may send the next
+        one as soon as it has heard of all, so that is said when the function has returned.
+        """
+        left = set(range(len(attempts)))
+        last_answer: dict[str, Any] = {}
+        try:
+            for index, found in self._function(attempts, confirm=self._confirm, at=sheet.turn):
+                if isinstance(found, (MemoryError, _Terminated)):
+                    raise found
+                left.remove(index)
+                answer = {"ended": index, **self._told(found)}
+                if left:
+                    _send(self._channel, **answer, last=False)
+                    sheet.turn(None)
+                else:
+                    last_answer = answer
+            if left:
+                raise RuntimeError(f"{len(left)} attempts of {len(attempts)} got no answer")
+        except _Terminated:
+            raise
+        except BaseException as error:
+            self.goes_on = not isinstance(error, MemoryError)
+            if left:
+                last_answer = {"ended": None, **self._told(error)}
+            else:
+                logger.warning("a bundle did not end well: %s", self._told(error)["error"])
+        _send(self._channel, **last_answer, last=not self.goes_on)
+
+    def _confirm(self, index: int) -> None:
+        """Ask the parent whether an attempt under way may publish its result, and wait for the answer.
+
+        Raises
+        ------
+        LeaseLostError
+            If it may not.
+        """
+        _send(self._channel, asks=index)
+        if json.loads(self._channel.recv_bytes()) is not True:
+            raise LeaseLostError("nothing was published: the attempt no longer holds its lease")
+
+    def _told(self, found: Any) -> dict[str, Any]:
+        """What a result, or an error, is to the parent."""
+        told = {"status": "complete", "error": "", "result": {}, "permanent": False}
+        try:
+            if isinstance(found, BaseException):
+                raise found
+            return told | {"result": _plain(found)}
+        except _Terminated:
+            raise
+        except LeaseLostError as error:
+            return told | {"status": "lost", "error": error.what}
+        except BaseException as error:
+            logger.debug("an attempt failed", exc_info=True)
+            reason = _reason(error, self._memory_limit_gib)
+            permanent = getattr(error, "permanent", False) is True
+            return told | {"status": "failure", "error": reason, "permanent": permanent}
 
 
-def _answer(work: Callable[[], Any], memory_limit_gib: float | None) -> dict[str, Any]:
-    """Do the work and say how it went, whatever happens in it.
+def _alone(
+    function: Callable[..., Any],
+    attempts: Sequence[Sequence[Any]],
+    *,
+    confirm: Callable[[int], None],
+    at: Callable[[int | None], None],
+    cores: int,
+    **arguments: Any,
+) -> Iterator[tuple[int, Any]]:
+    """A bundle of one, by a function that knows of no bundles."""
+    (attempt,) = attempts
+    yield 0, function(*attempt, confirm=partial(confirm, 0), **arguments)
 
-    After a MemoryError the answer is the process's last one: nobody knows what it still holds.
-    """
-    answer = {"status": "complete", "error": "", "result": {}, "permanent": False, "last": False}
-    try:
-        return answer | {"result": _plain(work())}
-    except _Terminated:
-        raise
-    except LeaseLostError as error:
-        return answer | {"status": "lost", "error": error.what}
-    except BaseException as error:
-        logger.debug("an attempt failed", exc_info=True)
-        return answer | {
-            "status": "failure",
-            "error": _reason(error, memory_limit_gib),
-            "permanent": getattr(error, "permanent", False) is True,
-            "last": isinstance(error, MemoryError),
-        }
+
+def _send(channel: connection.Connection, **message: Any) -> None:
+    channel.send_bytes(json.dumps(message).encode())
 
 
 def _plain(result: Any) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from stormtracks.cluster.backends.child import LARGEST_ANSWER, LONGEST_REASON
+from stormtracks.cluster.backends.timesheet import Timesheet
 from stormtracks.cluster.errors import BackendError
-from stormtracks.cluster.pyro_task import Attempt
+from stormtracks.cluster.pyro_task import Assignment
 
 __all__ = ["GRACE", "Child", "ChildDied", "end_children"]
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 GRACE = 2.0
 """Seconds between asking a child to end and killing it."""
 _CHILD = "stormtracks.cluster.backends.child"
+_LAST_WORDS = 32_000
+"""Bytes in which the interpreter tells of all its threads, in the end."""
 
 # A slot is one core's work. Thread pools inside it would fight over the cores, and how they split a sum can change
 # its last bits.
@@ -60,15 +63,17 @@ class Child:
         self.ready = False
         # In memory: it never has a name that a kill could leave behind, nor looks for a folder that would take it.
         self._log = os.fdopen(os.memfd_create("stormtracks-slot"), "w+b")
+        self._pages = os.fdopen(os.memfd_create("stormtracks-timesheet"), "w+b")
         self._channel, theirs = connection.Pipe()
         path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        passed = [theirs.fileno(), self._pages.fileno()]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _CHILD, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-m", _CHILD, *map(str, (os.getpid(), *passed))],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
-            pass_fds=[theirs.fileno()],
+            pass_fds=passed,
             process_group=0,
         )
         theirs.close()
@@ -80,11 +85,14 @@ class Child:
         """What to wait on for a message or the end of the child."""
         return self._channel, self._pidfd
 
-    def send(self, attempt: Attempt) -> None:
-        """Let the child make an attempt."""
+    def send(self, attempts: Assignment) -> Timesheet:
+        """Let the child make attempts; where it notes which it is at."""
         self._log.seek(0)
         self._log.truncate()
-        self._write(json.dumps([attempt.year, attempt.ensemble_member, attempt.task]).encode())
+        sheet = Timesheet(self._pages.fileno(), len(attempts))
+        sheet.begin()
+        self._write(json.dumps([(one.year, one.ensemble_member, one.task) for one in attempts]).encode())
+        return sheet
 
     def receive(self) -> dict[str, Any] | None:
         """The next message, None if there is none yet.
@@ -114,7 +122,7 @@ class Child:
         return message
 
     def answer(self, may_publish: bool) -> None:
-        """Tell the child whether it may move its result into place."""
+        """Tell the child whether the attempt that asks may move its result into place."""
         self._write(json.dumps(may_publish).encode())
 
     def ask_to_end(self) -> None:
@@ -137,6 +145,7 @@ class Child:
             logger.warning("process %d: %s", self._process.pid, how)
         self._channel.close()
         self._log.close()
+        self._pages.close()
         os.close(self._pidfd)
         return ChildDied(how, exit_code)
 
@@ -148,13 +157,15 @@ class Child:
     def _last_words(self) -> str:
         """Where the interpreter says it was when it crashed, or else the last line of what the child has printed."""
         size = os.fstat(self._log.fileno()).st_size
-        text = os.pread(self._log.fileno(), LONGEST_REASON, max(size - LONGEST_REASON, 0)).decode(errors="replace")
+        text = os.pread(self._log.fileno(), _LAST_WORDS, max(size - _LAST_WORDS, 0)).decode(errors="replace")
+        # Of several threads, the one in which it has crashed is named so.
+        text = text[max(text.find("Current thread "), 0) :]
         frames = re.findall(r'^  File "(.+)", line (\d+) in (\S+)', text, re.MULTILINE)
         if frames:
             return " in " + " < ".join(
                 f"{'/'.join(Path(path).parts[-2:])}:{line} {name}" for path, line, name in frames[:3]
             )
-        return f": {text.split(chr(10))[-1]}" if (text := text.strip()) else ""
+        return f": {text.split(chr(10))[-1][-LONGEST_REASON:]}" if (text := text.strip()) else ""
 
 
 def end_children(children: Iterable[Child | None], grace: float = GRACE) -> None:

@@ -1,29 +1,31 @@
 """This machine as a worker: slots that are long-lived child processes, each ended and replaced by itself.
 
-A child runs one attempt at a time. A crash, a hang past the time limit or a memory blow-up costs that attempt and that
-child alone, and comes back as a failure or timeout with its reason. Parent and child exchange short JSON messages over
-a pair of sockets, so that nothing a task raises or returns can harm the parent. Children are processes of their own
-program (`child`), not forks: they import what their task needs once, and nothing of the parent's. Linux only: they are
-watched through pid file descriptors, and the kernel kills them when this process dies.
+A child makes one attempt at a time, or a bundle of them in one go. A crash, a hang past the time limit or a memory
+blow-up costs that attempt and that child alone, and comes back as a failure or timeout with its reason; what is not
+done yet of its bundle comes back as lost. Parent and child exchange short JSON messages over a pair of sockets, so that
+nothing a task raises or returns can harm the parent; which attempt of a bundle a child is at is read from memory that
+they share. Children are processes of their own program (`child`), not forks: they import what their task needs once,
+and nothing of the parent's. Linux only: they are watched through pid file descriptors, and the kernel kills them when
+this process dies.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
 from threading import Lock
 from typing import Any
 
 from stormtracks.cluster.backends.base import Backend, Running, Worker
-from stormtracks.cluster.backends.child_process import GRACE, Child, ChildDied, end_children
+from stormtracks.cluster.backends.child_process import GRACE, Child, end_children
+from stormtracks.cluster.backends.slot import Slot
 from stormtracks.cluster.errors import BackendError, WorkerEndedError
 from stormtracks.cluster.facts import facts, versions
 from stormtracks.cluster.process import Process
@@ -31,26 +33,27 @@ from stormtracks.cluster.pyro_task import Assignment, Attempt, Outcome
 
 __all__ = ["LocalBackend"]
 
-logger = logging.getLogger(__name__)
-
-START_LIMIT = 120.0
-"""Seconds a child may take until it is ready for its first attempt."""
-FAILED_STARTS = 3
-"""Children of one slot that may die in a row before they are ready."""
-
 
 class LocalBackend(Backend):
     """One worker, named after this machine, whose slots are child processes.
 
     Parameters
     ----------
-    task_function : str or callable
+    task_function : str or callable, optional
         What a slot runs, as ``module:function`` or the function itself, which must be importable by its name:
-        ``function(year, ensemble_member, task, confirm=..., **arguments)``, returning a dict of plain values.
+        ``function(year, ensemble_member, task, confirm=..., **arguments)``, returning a dict of plain values. It makes
+        the attempts of an assignment one after the other.
+    bundle_function : str or callable, optional
+        What a slot runs instead to make all attempts of an assignment in one go, as (year, member, task):
+        ``function(attempts, confirm=..., at=..., cores=..., **arguments)``, yielding the place of each among them and
+        what came of it, a dict of plain values or an error. It calls ``at(place)`` when it turns to one attempt alone,
+        ``at(None)`` when it goes on with all, and ``confirm(place)`` right before it moves a result into place. `cores`
+        are those that it may count on.
     slots : int
-        Attempts at a time.
+        Assignments at a time.
     time_limit : float
-        Seconds an attempt may take; from then on it is a timeout. Starting a child does not count.
+        Seconds an attempt may take; from then on it is a timeout. Of those in which its slot works for several, each
+        has its share. Starting a child does not count.
     memory_limit_gib : float, optional
         GiB of address space a child may take; beyond it a task gets a MemoryError. None sets no limit.
     arguments : mapping, optional
@@ -67,8 +70,9 @@ class LocalBackend(Backend):
 
     def __init__(
         self,
-        task_function: str | Callable[..., Mapping[str, Any]],
+        task_function: str | Callable[..., Mapping[str, Any]] | None = None,
         *,
+        bundle_function: str | Callable[..., Iterable[Any]] | None = None,
         slots: int = 1,
         time_limit: float = 3600.0,
         memory_limit_gib: float | None = 4.0,
@@ -77,8 +81,13 @@ class LocalBackend(Backend):
     ) -> None:
         if slots < 1:
             raise BackendError(f"{slots} slots", remedy="use at least 1 slot")
+        function = bundle_function if task_function is None else task_function
+        if function is None or (task_function is not None and bundle_function is not None):
+            raise BackendError("it is not clear what to run", remedy="give either a task function or a bundle function")
         order = {
-            "function": _name_of(task_function),
+            "function": _name_of(function),
+            "bundles": bundle_function is not None,
+            "cores": max(1, len(os.sched_getaffinity(0)) // slots),
             "arguments": dict(arguments or {}),
             "memory_limit_gib": memory_limit_gib,
         }
@@ -93,11 +102,9 @@ class LocalBackend(Backend):
         self._worker = Worker(
             host, slots, incarnation, incarnation, process=Process.own(), host=host, facts=versions() | facts()
         )
-        self._time_limit = time_limit
-        self._may_publish = may_publish
-        self._slots = [_Slot(number, time_limit, self._holds) for number in range(1, slots + 1)]
-        self._doomed: frozenset[Attempt] = frozenset()
-        self._waiting: deque[deque[Attempt]] = deque()
+        self._bundles = bundle_function is not None
+        self._slots = [Slot(number, time_limit, may_publish) for number in range(1, slots + 1)]
+        self._waiting: deque[deque[Assignment]] = deque()
         self._lock = Lock()
         self._bell_lock = Lock()
         self._closed = False
@@ -114,9 +121,7 @@ class LocalBackend(Backend):
     def running(self, worker: str) -> tuple[Running, ...]:
         """The attempts under way, in order of slot."""
         self._check_worker(worker)
-        now = time.monotonic()
-        taken = [(slot.number, slot.current) for slot in self._slots]
-        return tuple(Running(current[0], number, now - current[1]) for number, current in taken if current)
+        return tuple(running for slot in self._slots for running in slot.running())
 
     def exchange(
         self, worker: str, begin: Sequence[Assignment], cancel: Sequence[Attempt], wait: float
@@ -127,7 +132,7 @@ class LocalBackend(Backend):
         with self._lock:
             if self._closed:
                 raise BackendError("the local backend is closed", remedy="make a new one")
-            self._waiting.extend(map(deque, begin))
+            self._waiting.extend(map(self._parts, begin))
             try:
                 return self._exchange(cancel, deadline)
             except BackendError as error:
@@ -161,10 +166,13 @@ class LocalBackend(Backend):
         self._waiting.clear()
         end_children([slot.clear() for slot in self._slots], grace)
 
+    def _parts(self, assignment: Assignment) -> deque[Assignment]:
+        """What a slot makes of an assignment one after the other."""
+        return deque([assignment] if self._bundles else [(attempt,) for attempt in assignment])
+
     def _exchange(self, cancel: Sequence[Attempt], deadline: float) -> list[Outcome]:
-        self._doomed = frozenset(cancel)
-        outcomes = self._collect()
-        outcomes += self._cancel(self._doomed)
+        outcomes = self._cancel(frozenset(cancel))
+        outcomes += self._collect()
         woken = False
         while True:
             self._feed()
@@ -173,37 +181,31 @@ class LocalBackend(Backend):
             woken = self._wait_for_news(deadline)
             outcomes += self._collect()
 
-    def _holds(self, attempt: Attempt) -> bool | None:
-        """Whether an attempt may publish; no answer if it is about to be cancelled."""
-        return None if attempt in self._doomed else self._may_publish(attempt)
-
     def _check_worker(self, worker: str) -> None:
         if worker != self._worker.name:
             raise BackendError(f"no worker {worker!r}", remedy=f"the one worker is {self._worker.name!r}")
 
+    def _cancel(self, attempts: frozenset[Attempt]) -> list[Outcome]:
+        """Drop what waits; what is under way may still end by itself before it is noticed."""
+        dropped = []
+        for queue in (*self._waiting, *(slot.queue for slot in self._slots)):
+            for _ in range(len(queue)):
+                part = queue.popleft()
+                dropped += [attempt for attempt in part if attempt in attempts]
+                if kept := tuple(attempt for attempt in part if attempt not in attempts):
+                    queue.append(kept)
+        for slot in self._slots:
+            slot.cancel(attempts)
+        return [Outcome(attempt, "lost", error="cancelled before it began") for attempt in dropped]
+
     def _collect(self) -> list[Outcome]:
-        """What has ended since the last look, by itself or by its time limit."""
+        """What has ended since the last look, by itself or because it had to be."""
         outcomes = [outcome for slot in self._slots for outcome in slot.listen()]
         now = time.monotonic()
-        overdue = [slot for slot in self._slots if slot.seconds_left(now) <= 0]
-        for slot in overdue:
-            if slot.current is None:
-                slot.count_failed_start(f"it was not ready within {START_LIMIT:g} s")
-            else:
-                outcomes.append(slot.outcome("timeout", f"not done within its time limit of {self._time_limit:g} s"))
-        end_children([slot.release() for slot in overdue])
-        return outcomes
-
-    def _cancel(self, attempts: frozenset[Attempt]) -> list[Outcome]:
-        outcomes = []
-        for queue in (*self._waiting, *(slot.queue for slot in self._slots)):
-            for attempt in attempts.intersection(queue):
-                queue.remove(attempt)
-                outcomes.append(Outcome(attempt, "lost", error="cancelled before it began"))
-        under_way = [slot for slot in self._slots if slot.current and slot.current[0] in attempts]
-        outcomes += [slot.outcome("lost", "cancelled") for slot in under_way]
-        end_children([slot.release() for slot in under_way])
-        return outcomes
+        found = {slot: slot.look(now) for slot in self._slots}
+        ended = [slot for slot in self._slots if found[slot] is not None]
+        end_children([slot.release() for slot in ended])
+        return outcomes + [outcome for slot in ended for outcome in found[slot] or ()]
 
     def _feed(self) -> None:
         """Give waiting assignments to free slots, and each slot's next attempt to its child."""
@@ -223,7 +225,7 @@ class LocalBackend(Backend):
     def _wait_for_news(self, deadline: float) -> bool:
         """Wait for a child, a time limit or `wake`; whether it was `wake`."""
         now = time.monotonic()
-        left = min([deadline - now, *(slot.seconds_left(now) for slot in self._slots)])
+        left = min([deadline - now, *(slot.next_look(now) for slot in self._slots)])
         sources = [source for slot in self._slots if slot.child for source in slot.child.sources]
         if self._bell not in connection.wait([*sources, self._bell], max(left, 0.0)):
             return False
@@ -231,122 +233,18 @@ class LocalBackend(Backend):
         return True
 
 
-class _Slot:
-    """Room for one assignment, whose attempts its child makes one after the other."""
-
-    def __init__(self, number: int, time_limit: float, may_publish: Callable[[Attempt], bool | None]) -> None:
-        self.number = number
-        self._time_limit = time_limit
-        self._may_publish = may_publish
-        self.queue: deque[Attempt] = deque()
-        self.current: tuple[Attempt, float] | None = None
-        self.child: Child | None = None
-        self._failed_starts = 0
-
-    @property
-    def busy(self) -> bool:
-        return self.current is not None or bool(self.queue)
-
-    def seconds_left(self, now: float) -> float:
-        """Seconds until what goes on here, an attempt or the start of a child, has taken too long."""
-        if self.current is not None:
-            return self.current[1] + self._time_limit - now
-        if self.child is not None and not self.child.ready:
-            return self.child.started + START_LIMIT - now
-        return float("inf")
-
-    def send_next(self) -> None:
-        """Give the child the next attempt, once it is ready for it."""
-        if self.queue and self.current is None and self.child is not None and self.child.ready:
-            self.current = (self.queue.popleft(), time.monotonic())
-            self.child.send(self.current[0])
-
-    def listen(self) -> list[Outcome]:
-        """The outcomes that have come from the child, or from its death."""
-        outcomes = []
-        while self.child is not None:
-            try:
-                message = self.child.receive()
-            except ChildDied as death:
-                outcomes += self._bury(self.child, death)
-                continue
-            if message is None:
-                break
-            if "asks" in message:
-                self._answer(self.child)
-            elif self.current is None:
-                self._failed_starts = 0
-            else:
-                kept = {name: message[name] for name in ("result", "permanent")}
-                outcomes.append(self.outcome(message["status"], message["error"], **kept))
-                if message["last"]:
-                    end_children([self.release()])
-        return outcomes
-
-    def outcome(self, status: str, error: str, **more: Any) -> Outcome:
-        """Take the attempt under way out of the slot."""
-        assert self.current is not None
-        attempt, began = self.current
-        self.current = None
-        return Outcome(attempt, status, error=error, seconds=time.monotonic() - began, **more)
-
-    def release(self) -> Child | None:
-        """Take the child out of the slot."""
-        child, self.child = self.child, None
-        return child
-
-    def clear(self) -> Child | None:
-        """Forget what is under way and what waits, and take the child out of the slot."""
-        self.queue.clear()
-        self.current = None
-        return self.release()
-
-    def count_failed_start(self, reason: str) -> None:
-        """Try again a few times: the machine may be short of something for a moment."""
-        self._failed_starts += 1
-        logger.warning("the child process of slot %d could not start: %s", self.number, reason)
-        if self._failed_starts >= FAILED_STARTS:
-            raise BackendError(
-                f"child processes cannot start, {FAILED_STARTS} times in a row: {reason}",
-                remedy="see that memory_limit leaves room for the libraries, and that the machine is not out of memory",
-            )
-
-    def _answer(self, child: Child) -> None:
-        """Say whether the attempt under way may publish.
-
-        One that is overdue or about to be cancelled waits for its end instead: a child that is asked to end while it
-        deals with a no might not come to remove its temporary file.
-        """
-        if self.current is None:
-            child.answer(False)
-        elif self.seconds_left(time.monotonic()) > 0:
-            may_publish = self._may_publish(self.current[0])
-            if may_publish is not None:
-                child.answer(may_publish)
-
-    def _bury(self, child: Child, death: ChildDied) -> list[Outcome]:
-        self.child = None
-        if self.current is not None:
-            return [self.outcome("failure", death.how, exit_code=death.exit_code)]
-        if child.ready:
-            logger.warning("the idle child process of slot %d is gone: %s", self.number, death.how)
-        else:
-            self.count_failed_start(death.how)
-        return []
-
-
-def _name_of(task_function: str | Callable[..., Any]) -> str:
+def _name_of(function: str | Callable[..., Any]) -> str:
     """``module:function`` of a function that another process can import."""
-    if isinstance(task_function, str):
-        module, _, name = task_function.partition(":")
+    if isinstance(function, str):
+        module, _, name = function.partition(":")
         importable = bool(module and name)
     else:
-        module = str(getattr(task_function, "__module__", ""))
-        name = str(getattr(task_function, "__qualname__", ""))
+        module = str(getattr(function, "__module__", ""))
+        name = str(getattr(function, "__qualname__", ""))
         importable = module != "__main__" and "<" not in name and bool(module and name)
     if not importable:
         raise BackendError(
-            f"the task function {task_function!r} cannot be imported by another process",
+            f"the function {function!r} cannot be imported by another process",
             remedy="define it at the top of a module and give it as module:function",
         )
     return f"{module}:{name}"

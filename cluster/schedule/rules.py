@@ -1,4 +1,24 @@
-"""How much a schedule puts up with: how often tasks may fail or be lost, and how long workers may be silent."""
+"""How much a schedule puts up with: how often tasks may fail or be lost, and how long workers may be silent.
+
+The rules, with the numbers of `Rules`:
+
+- *Leases.* A worker holds what it was given until its lease is over: so long after it was last heard. What it held then
+  shows a timeout and goes out again, before all others. It does so at once if the worker has surely ended. Until it has
+  gone out again, the attempt that was lost may still say that it has completed, and is believed: it held its lease when
+  it published, and nobody has been given the task since.
+- *Failures* count against the task and the worker. The task shows its failure, rests a while, longer each time, and
+  goes out again after all fresh ones; to another worker as long as another one can be used. It is given up after
+  `max_attempts` failures, or at once if any attempt would fail.
+- *Losses* with a worker never count as failures. A task that is lost `max_losses` times is given up, as a failure.
+  Tasks that were lost twice are not given to the same worker, so that one that breaks its workers does not drag others
+  along. What is cancelled, or what a worker that lives has let go, counts nothing.
+- *Bundles.* As many outstanding tasks of one year as a bundle may hold go out together, or that were lost; fewer of
+  them while slots would have nothing to do. What has failed, or is suspected of breaking workers, goes alone; what came
+  back without an answer again and again goes with half as many each time.
+- *Quarantine.* A worker that fails `worker_strikes` different tasks without completing one gets no more work once there
+  is another one to use. What it failed in that row is forgiven, and what it fails from then on; tasks that were given
+  up for it come back. Another incarnation of it starts afresh. The failures of one bundle count as one.
+"""
 
 from __future__ import annotations
 

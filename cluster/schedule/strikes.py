@@ -8,9 +8,11 @@ task that was lost too often may well be what breaks them, and is given up as we
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from stormtracks.cluster.schedule.assignments import Key
 from stormtracks.cluster.schedule.attempts import Failure
 from stormtracks.cluster.schedule.rules import Rules
 
@@ -27,19 +29,21 @@ class Strikes:
     rules: Rules
     failures: dict[int, list[Failure]] = field(default_factory=dict)
     losses: dict[int, list[str]] = field(default_factory=dict)
+    returned: Counter[int] = field(default_factory=Counter)
+    """How often tasks came back through no fault of their own, as when their bundle ended with another one of it."""
     quarantined: dict[str, tuple[str, str]] = field(default_factory=dict)
     """For each worker that gets no more work its incarnation, and why."""
-    _rows: dict[str, dict[int, None]] = field(default_factory=dict)
-    """For each worker the tasks it failed since it last completed one."""
+    _rows: dict[str, dict[int, Key | None]] = field(default_factory=dict)
+    """For each worker the tasks it failed since it last completed one, with the assignments of which they were."""
     _earlier: dict[str, dict[int, None]] = field(default_factory=dict)
     """The same of an earlier schedule, in which it may have completed others: they are forgiven, but prove nothing."""
 
-    def failed(self, index: int, failure: Failure) -> Failure:
+    def failed(self, index: int, failure: Failure, assignment: Key | None) -> Failure:
         """A task has failed on a worker; the failure as it is kept, forgiven if the worker is known to be bad."""
         if not failure.permanent and failure.worker in self.quarantined:
             failure = replace(failure, forgiven=True)
         elif not failure.permanent:
-            self._rows.setdefault(failure.worker, {})[index] = None
+            self._rows.setdefault(failure.worker, {})[index] = assignment
         self.failures.setdefault(index, []).append(failure)
         return failure
 
@@ -80,6 +84,16 @@ class Strikes:
         """Whether a task was lost so often that no other such task should be given to the same worker."""
         return len(self.losses.get(index, ())) >= SUSPECT_AFTER
 
+    def company(self, index: int, largest: int) -> int:
+        """How many tasks may travel together if this is one of them, where no bundle has more than `largest`.
+
+        A suspect one goes alone, and one that has failed. What came back again and again goes with half as many each
+        time, so that whatever makes the bundles end is found.
+        """
+        if self.is_suspect(index) or self.count(index):
+            return 1
+        return max(1, largest >> max(0, self.returned[index] - 1))
+
     def lost_too_often(self, index: int) -> bool:
         """Whether a task is given up for its losses."""
         return len(self.losses.get(index, ())) >= self.rules.max_losses
@@ -95,14 +109,18 @@ class Strikes:
         return f"lost with its worker {len(losses)} times: {'; '.join(losses)}"
 
     def fails_everything(self, worker: str) -> bool:
-        """Whether a worker has failed so many different tasks in a row that it must be its own fault."""
-        return len(self._rows.get(worker, ())) >= self.rules.worker_strikes
+        """Whether a worker has failed so many different tasks in a row that it must be its own fault.
+
+        Those of one assignment count as one: it may be what they share that is at fault.
+        """
+        row = self._rows.get(worker)
+        return row is not None and len(set(row.values())) >= self.rules.worker_strikes
 
     def quarantine(self, worker: str, incarnation: str) -> dict[int, list[Failure]]:
         """Blame a worker for what it failed in a row: the failures that are now forgiven, by their tasks."""
         forgiven: dict[int, list[Failure]] = {}
         row = self._rows.pop(worker)
-        for index in row | self._earlier.pop(worker, {}):
+        for index in {**row, **self._earlier.pop(worker, {})}:
             failures = self.failures[index]
             for place, failure in enumerate(failures):
                 if failure.worker == worker and _counts(failure) and not failure.permanent:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 
 from stormtracks.cluster.errors import ClusterError, NotScheduledError, UnknownStatusError, UnknownTaskError
+from stormtracks.cluster.schedule.attempts import Attempt
 
 __all__ = ["CODES", "GLYPHS", "STATUSES", "TASKS", "PyroTask", "TaskTable", "task_name"]
 
@@ -98,7 +100,7 @@ class PyroTask:
 
 
 class TaskTable:
-    """Tasks in order of year and member, one byte each; no call but iteration looks at all of them.
+    """Tasks in order of year and member, a few bytes each; no call but iteration looks at all of them.
 
     Parameters
     ----------
@@ -126,6 +128,7 @@ class TaskTable:
         self._member_index = {member: index for index, member in enumerate(self.members)}
         self._codes = bytearray([_OUTSTANDING]) * (len(self.years) * len(self.members))
         self._counts = dict.fromkeys(STATUSES, 0) | {"outstanding": len(self._codes)}
+        self._attempts_made = array("I", bytes(array("I").itemsize * len(self._codes)))
         # Outstanding tasks are those at or after the first fresh one, and those that came back.
         self._first_fresh = 0
         self._came_back: list[int] = []
@@ -197,6 +200,10 @@ class TaskTable:
         if code == _OUTSTANDING and index < self._first_fresh:
             heappush(self._came_back, index)
 
+    def _outstanding_behind(self, index: int) -> Iterator[int]:
+        """The outstanding tasks of the same year that come after a task."""
+        return (later for later in range(index + 1, self._year_of(index).stop) if self._codes[later] == _OUTSTANDING)
+
     def _next_outstanding_index(self) -> int | None:
         codes, came_back = self._codes, self._came_back
         while came_back and codes[came_back[0]] != _OUTSTANDING:
@@ -207,6 +214,11 @@ class TaskTable:
         found = codes.find(_OUTSTANDING, self._first_fresh)
         self._first_fresh = len(codes) if found < 0 else found
         return None if found < 0 else found
+
+    def _year_of(self, index: int) -> range:
+        """The tasks of the same year, by their indices."""
+        start = index - index % len(self.members)
+        return range(start, start + len(self.members))
 
     def _index(self, year: int, ensemble_member: int) -> int:
         start = self._year_start(year)
@@ -230,3 +242,16 @@ class TaskTable:
         task = PyroTask(self.years[year], self.members[member], self.task)
         task._codes, task._index, task._on_status = self._codes, index, self._set_code
         return task
+
+    def _latest(self, attempt: Attempt) -> int | None:
+        """The index of an attempt's task, None if it is not the latest one."""
+        try:
+            index = self._index(attempt.year, attempt.ensemble_member)
+        except NotScheduledError:
+            return None
+        is_latest = attempt.task == self.task and attempt.number == self._attempts_made[index]
+        return index if is_latest else None
+
+    def _attempt_at(self, index: int) -> Attempt:
+        year, member = divmod(index, len(self.members))
+        return Attempt(self._attempts_made[index], self.years[year], self.members[member], self.task)

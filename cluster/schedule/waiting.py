@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -45,6 +46,13 @@ class Queue:
         lines = [line for avoided, line in self._lines.items() if not (others and avoided == worker)]
         return min((next((place, index) for index, place in line.items()) for line in lines), default=(0, None))[1]
 
+    def among(self, indices: Iterable[int], worker: str, *, others: bool) -> Iterator[int]:
+        """Those of some tasks that are here and may be a worker's, as in `first`."""
+        for index in indices:
+            avoided = self._line_of.get(index)
+            if avoided is not None and not (others and avoided == worker):
+                yield index
+
 
 class Waiting:
     """Tasks that were lost with a worker, and tasks that failed and are tried again."""
@@ -61,6 +69,11 @@ class Waiting:
 
     def __contains__(self, index: int) -> bool:
         return index in self._resting or any(index in queue for queue in (self._lost, self._suspects, self._failed))
+
+    @property
+    def lost(self) -> int:
+        """How many tasks were lost, and are no suspects."""
+        return len(self._lost)
 
     def add_lost(self, index: int, avoided: str, *, suspect: bool) -> None:
         """A task was lost; it goes out before all others, a suspect one only where no other such task is."""
@@ -81,6 +94,10 @@ class Waiting:
         """The lost task that goes out next; `suspects`: whether it may be a suspect one."""
         found = self._suspects.first(worker, others=others) if suspects else None
         return self._lost.first(worker, others=others) if found is None else found
+
+    def lost_among(self, indices: Iterable[int], worker: str, *, others: bool) -> Iterator[int]:
+        """Those of some tasks that were lost, are no suspects, and may go out to a worker."""
+        return self._lost.among(indices, worker, others=others)
 
     def first_failed(self, worker: str, *, others: bool) -> int | None:
         """The task whose turn to be tried again has come."""

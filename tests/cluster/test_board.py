@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from stormtracks.cluster.backends.base import Worker
 from stormtracks.cluster.backends.local import LocalBackend
-from stormtracks.cluster.board import JsonBoard, LiveBoard, PlainBoard, duration, make_board, report
+from stormtracks.cluster.board import JsonBoard, LiveBoard, PlainBoard, duration, make_board, report, tasks_text
 from stormtracks.cluster.drawing import render
 from stormtracks.cluster.listener import Change, Progress, Snapshot, Summary, WorkerState
 from stormtracks.cluster.manager import Manager
@@ -98,6 +99,34 @@ def test_workers_that_get_no_work_and_those_that_do_not_answer_say_why() -> None
     assert "squall  no answer for 30 s   2001 m007 3 s" in lines
 
 
+def test_what_a_worker_does_together_is_one_entry() -> None:
+    first = tuple((attempt(member, year=1986), 125.3) for member in (*range(21, 26), *range(27, 57)))
+    second = tuple((attempt(member, year=1987), 12.0) for member in range(1, 29))
+    alone = ((attempt(26, year=1986, number=2), 3.0),)
+    lines = shown(
+        snapshot({2001: "WW"}, workers=(WorkerState(Worker("gale", 3), alone + first + second),), last_failures=()),
+        80,
+        24,
+    )
+    assert [line.rstrip() for line in lines[-2:]] == [
+        "gale  1986 members 21-25, 27-56 0:02:05   1987 members 1-28 12 s",
+        "      1986 m026 attempt 2 3 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ([3], "m003"),
+        ([1, 2], "members 1-2"),
+        ([7, 1, 3], "members 1, 3, 7"),
+        ([0, 1, 9, 10, 12], "members 0-1, 9-10, 12"),
+    ],
+)
+def test_tasks_of_a_year_are_told_by_their_members(members: list[int], text: str) -> None:
+    assert tasks_text(2001, members) == f"2001 {text}"
+
+
 def test_a_task_that_was_lost_too_often_is_shown_as_failed() -> None:
     lost = (Failure(attempt(4), "lost", "gale", "lost with its worker 5 times"),)
     assert shown(snapshot({2001: "+F"}, last_failures=lost), 80, 24)[-1].startswith("F 2001 m004 attempt 1 lost with")
@@ -149,7 +178,9 @@ def test_what_does_not_fit_is_counted() -> None:
     rows = dict.fromkeys(range(1890, 2010), "+W" * 28)
     lines = shown(snapshot(rows, workers=many), 80, 40)
     assert len(lines) <= 40
-    assert re.fullmatch(r"\.\.\. \d+ more lines of workers", next(line for line in lines if "of workers" in line))
+    (others,) = (re.fullmatch(r"\.\.\. (\d+) more workers", line) for line in lines if "more workers" in line)
+    assert others is not None
+    assert int(others[1]) + sum(line.startswith("host") for line in lines) == 200
     (rest,) = (re.fullmatch(r"\.\.\. (\d+) more years", line) for line in lines if "more years" in line)
     assert rest is not None
     assert int(rest[1]) + sum(bool(re.match(r"(18|19|20)\d\d  ", line)) for line in lines) == 120
@@ -406,6 +437,28 @@ def test_the_live_board_draws_when_something_has_changed_or_a_second_is_over() -
         board.end(state, SUMMARY)
     reader.join()
     assert [one - 100.0 for one in taken] == [0.25, 0.5, 0.75, 1.0, 1.90625, 2.8125]
+
+
+def test_what_takes_long_to_draw_is_drawn_seldom() -> None:
+    now, taken = 100.0, []
+    state = snapshot({2001: "------------"})
+
+    def take() -> Snapshot:
+        nonlocal now
+        taken.append(now - 100.0)
+        now += 0.125
+        return state
+
+    board = LiveBoard(io.StringIO(), clock=lambda: now)
+    board.begin(state)
+    while now < 110:
+        board.changed(CHANGES[1], PROGRESS)
+        board.refresh(take)
+        now += 0.25
+    board.end(state, SUMMARY)
+    assert taken[0] == 0.25
+    assert all(later - earlier == pytest.approx(0.125 + 20 * 0.125, abs=0.25) for earlier, later in pairwise(taken))
+    assert len(taken) == 4
 
 
 def read_all(leader: int) -> bytes:

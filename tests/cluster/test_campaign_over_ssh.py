@@ -39,7 +39,17 @@ from tests.cluster.ssh_hosts import Hosts, NamespacedHosts, until
 
 YEARS, MEMBERS = (2001, 2002), range(1, 7)
 TASKS = [(year, member) for year in YEARS for member in MEMBERS]
-HEAD = 'name = "gale"\nyears = "2001-2002"\nmembers = 6\n[data]\nroot = "data"\n[results]\nroot = "out"\n'
+HEAD = """\
+name = "gale"
+years = "2001-2002"
+members = 6
+[data]
+root = "data"
+[results]
+root = "out"
+[run]
+bundle = 1
+"""
 QUICK = {"heartbeat": 0.5, "connect_timeout": 3.0, "patience": 60.0}
 # For managers alone: logging in to a host may take longer on a busy machine.
 LEASE = {"STORMTRACKS_CLUSTER__LEASE": "3"}

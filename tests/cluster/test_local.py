@@ -129,6 +129,7 @@ def test_children_compute_with_one_thread_and_leave_interrupts_to_the_parent() -
         ("no_dict", "TypeError: the task returned int, not a dict"),
         ("segfault", "its process was ended by SIGSEGV (signal 11) in ctypes/__init__.py:"),
         ("segfault", "< cluster/toy_tasks.py:"),
+        ("segfault_beside_threads", "its process was ended by SIGSEGV (signal 11) in ctypes/__init__.py:"),
         ("exit_3", "its process ended with exit status 3 before it answered: libfoo: assertion failed"),
         ("exit_0", "its process ended with exit status 0 before it answered"),
         ("killed", "its process was ended by SIGKILL (signal 9), as the kernel does when memory runs out"),
@@ -372,6 +373,9 @@ def test_misuse_is_refused() -> None:
         LocalBackend("tests.cluster.toy_tasks:double", arguments={"lock": threading.Lock()})
     with pytest.raises(BackendError, match="0 slots"):
         LocalBackend("tests.cluster.toy_tasks:double", slots=0)
+    for both in (None, toy_tasks.double):
+        with pytest.raises(BackendError, match="give either a task function or a bundle function"):
+            LocalBackend(both, bundle_function=both)
     backend = LocalBackend("tests.cluster.toy_tasks:double")
     with pytest.raises(BackendError, match="no worker 'elsewhere'"):
         backend.exchange("elsewhere", [], [], 0.0)

@@ -26,6 +26,7 @@ from stormtracks.cluster.pyro_task import (
     Rules,
     task_name,
 )
+from stormtracks.cluster.schedule.bundles import gather
 
 
 def test_statuses_are_the_documented_ones() -> None:
@@ -491,6 +492,171 @@ def test_a_failure_elsewhere_is_not_forgiven_with_the_rest() -> None:
     assert members_of([take(schedule, "good"), take(schedule, "good")]) == [3, 1]
 
 
+# --- bundles
+
+
+def bundles_of(schedule: PyroTaskSchedule, worker: str, now: float = 0.0) -> list[tuple[int, list[int]]]:
+    """Year and members of all that a worker can be given until its slots are taken."""
+    found = []
+    while schedule.free_slots(worker):
+        assignment = schedule.next_assignment(worker, now=now)
+        if not assignment:
+            break
+        (year,) = {attempt.year for attempt in assignment}
+        found.append((year, members_of(assignment)))
+    return found
+
+
+def join(schedule: PyroTaskSchedule, **slots: int) -> PyroTaskSchedule:
+    """Let workers join, each with so many slots."""
+    for worker, number in slots.items():
+        schedule.join(worker, worker, now=0, slots=number)
+    return schedule
+
+
+def test_the_members_of_a_year_travel_together_and_take_one_slot_until_the_last_has_ended() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2001, 4, largest_bundle=4), a=1)
+    assert schedule.free_slots("a") == 1
+    bundle = schedule.next_assignment("a", now=0)
+    assert bundle == tuple(Attempt(1, 2000, member, "vort_track") for member in (1, 2, 3, 4))
+    assert schedule.get_progress() == "WWWW\n----\n"
+    for attempt in bundle[1:]:
+        assert schedule.completed(attempt)
+        assert schedule.free_slots("a") == 0
+    schedule.failed(bundle[0], "no", now=0)
+    assert schedule.free_slots("a") == 1
+    assert schedule.get_progress() == "F+++\n----\n"
+    assert bundles_of(schedule, "a") == [(2001, [1, 2, 3, 4])]
+    assert schedule.free_slots("b") == 0
+
+
+def test_a_bundle_holds_what_is_outstanding_of_a_year_and_no_more_than_it_may() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2001, 8, largest_bundle=3), a=1)
+    for year, member in ((2000, 2), (2000, 3), (2000, 7), (2001, 1)):
+        schedule.find(year, member).status = "complete"
+    assert members_of(schedule.next_assignment("a", now=0, most=2)) == [1, 4]
+    assert schedule.next_assignment("a", now=0, most=0) == ()
+    given = [members_of(schedule.next_assignment("a", now=0)) for _ in range(5)]
+    assert given == [[5, 6, 8], [2, 3, 4], [5, 6, 7], [8], []]
+
+
+@pytest.mark.parametrize(
+    ("years", "slots", "bundles"),
+    [
+        (5, [1, 1], [8, 8]),  # more years than slots: whole years
+        (2, [1, 1], [8, 8]),
+        (1, [1, 1], [4, 4]),
+        (1, [2], [4, 4]),
+        (1, [1, 2], [3, 3, 2]),
+        (2, [2, 2], [4, 4, 4, 4]),
+        (2, [3], [8, 4, 4]),  # two years for three slots: only the second one is divided
+        (1, [12], [1] * 8),
+    ],
+)
+def test_years_are_divided_only_while_slots_would_have_nothing_to_do(
+    years: int, slots: list[int], bundles: list[int]
+) -> None:
+    schedule = PyroTaskSchedule(2001, 2000 + years, 8, largest_bundle=8)
+    names = [f"w{number}" for number in range(len(slots))]
+    join(schedule, **dict(zip(names, slots, strict=True)))
+    given = [bundle for name in names for bundle in bundles_of(schedule, name)]
+    assert [len(members) for _, members in given] == bundles
+    for year in schedule.years:
+        handed_out = [member for of, members in given for member in members if of == year]
+        assert handed_out == list(range(1, len(handed_out) + 1))
+
+
+def test_what_is_left_of_a_year_is_divided_among_the_free_slots() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2000, 8, largest_bundle=8), a=1, b=1, c=1)
+    for member in (1, 2, 3, 4):
+        schedule.find(2000, member).status = "complete"
+    assert [bundles_of(schedule, name) for name in "abc"] == [[(2000, [5, 6])], [(2000, [7])], [(2000, [8])]]
+
+
+def test_what_was_lost_with_a_worker_goes_out_together_and_alone_when_it_was_twice() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2001, 4, largest_bundle=4, rules=Rules(lease=10)), a=1, b=1)
+    bundle = schedule.next_assignment("a", now=0)
+    schedule.completed(bundle[1])
+    schedule.leave("a", now=0, ended=True)
+    assert schedule.get_progress() == "T+TT\n----\n"
+    assert bundles_of(schedule, "b") == [(2000, [1, 3, 4])]
+    assert schedule.tick(10) == tuple(Attempt(2, 2000, member, "vort_track") for member in (1, 3, 4))
+    schedule.leave("b", now=10, ended=True)
+    join(schedule, c=2)
+    # The second slot gets no other suspect, but what is sound.
+    assert bundles_of(schedule, "c") == [(2000, [1]), (2001, [1, 2, 3, 4])]
+    join(schedule, d=2)
+    assert bundles_of(schedule, "d") == [(2000, [3])]
+    assert schedule.free_slots("d") == 1
+
+
+def test_what_has_failed_is_tried_again_alone_even_if_it_is_lost_then() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2000, 3, largest_bundle=3, rules=Rules(max_attempts=9)), a=1)
+    for attempt in schedule.next_assignment("a", now=0):
+        schedule.failed(attempt, "no", now=0)
+    join(schedule, b=2)
+    assert bundles_of(schedule, "b") == [(2000, [1]), (2000, [2])]
+    schedule.leave("b", now=0, ended=True)
+    join(schedule, c=3)
+    assert bundles_of(schedule, "c") == [(2000, [1]), (2000, [2]), (2000, [3])]
+
+
+def test_what_comes_back_again_and_again_goes_with_half_as_many_each_time() -> None:
+    schedule = join(PyroTaskSchedule(2000, 2000, 8, largest_bundle=8), a=1)
+    sizes = []
+    for _ in range(6):
+        bundle = schedule.next_assignment("a", now=0)
+        sizes.append(len(bundle))
+        for attempt in bundle:
+            schedule.lost(attempt)
+        for task in list(schedule)[len(bundle) :]:  # those that were not in it
+            task.status = "complete"
+    assert sizes == [8, 8, 4, 2, 1, 1]
+    assert list(schedule.failures()) == []
+
+
+def test_no_task_travels_with_more_than_it_may() -> None:
+    company = {0: 9, 1: 1, 2: 3, 3: 2, 4: 9}
+    assert gather(0, range(5), 9, company.__getitem__) == [0, 2, 4]
+    assert gather(3, range(5), 9, company.__getitem__) == [0, 3]
+    assert gather(0, iter([4, 2]), 9, company.__getitem__) == [0, 2, 4]
+    assert gather(1, range(5), 9, company.__getitem__) == [1]
+    assert gather(4, range(5), 1, company.__getitem__) == [4]
+
+
+def test_the_failures_of_one_bundle_are_one_strike() -> None:
+    """What the tasks share may be at fault, such as a file that kills whoever reads it."""
+    schedule = join(PyroTaskSchedule(2000, 2009, 4, largest_bundle=4, rules=Rules(worker_strikes=2)), bad=1, good=1)
+    for attempt in schedule.next_assignment("bad", now=0):
+        schedule.failed(attempt, "killed", now=0)
+    assert schedule.quarantined == {}
+    for attempt in schedule.next_assignment("bad", now=0)[:1]:
+        schedule.failed(attempt, "killed", now=0)
+    assert list(schedule.quarantined) == ["bad"]
+    assert "failed 5 different tasks in a row" in schedule.quarantined["bad"]
+    # They come back, and travel together.
+    assert schedule.get_progress([2000, 2001]) == "----\n-WWW\n"
+    assert bundles_of(schedule, "good") == [(2000, [1, 2, 3, 4])]
+
+
+def test_what_a_worker_goes_on_with_of_a_year_takes_one_slot() -> None:
+    schedule = PyroTaskSchedule(2000, 2002, 4, largest_bundle=4)
+    running = [Attempt(1, year, member, "vort_track") for year in (2000, 2001) for member in (2, 3)]
+    for attempt in running:
+        schedule.restore(attempt.year, attempt.ensemble_member, attempts=1, held=(1, "a", "a"))
+    assert schedule.join("a", "a", running[:3], now=0, slots=2) == ()
+    assert schedule.free_slots("a") == 0
+    schedule.completed(running[2])
+    assert bundles_of(schedule, "a") == [(2001, [3])]
+    join(schedule, b=1)
+    assert bundles_of(schedule, "b") == [(2000, [1, 4])]
+
+
+def test_bundles_of_nothing_are_refused() -> None:
+    with pytest.raises(ClusterError, match="bundles of 0 tasks"):
+        PyroTaskSchedule(largest_bundle=0)
+
+
 # --- size
 
 
@@ -547,14 +713,17 @@ PROCESSES = {"a.1": "a", "a.2": "a", "b.1": "b", "c.1": "c"}
 class ScheduleMachine(RuleBasedStateMachine):
     """The schedule under events in any order, stale and doubled ones among them, and a record such as a store keeps."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.schedule = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES)
+    @initialize(largest=st.sampled_from([1, 2, 3]))
+    def begin(self, largest: int) -> None:
+        self.largest = largest
+        self.schedule = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES, largest_bundle=largest)
         self.now = 0.0
         self.known: list[Attempt] = []
         self.latest = dict.fromkeys(KEYS, 0)
         self.holder: dict[Attempt, str] = {}
         self.late: set[Attempt] = set()
+        self.losses: Counter[tuple[int, int]] = Counter()
+        self.joined: set[str] = set()
         self.complete: set[tuple[int, int]] = set()
 
     def key(self, attempt: Attempt) -> tuple[int, int]:
@@ -564,12 +733,14 @@ class ScheduleMachine(RuleBasedStateMachine):
         for attempt in attempts:
             del self.holder[attempt]
             self.late.add(attempt)
+            self.losses[self.key(attempt)] += 1
 
     @rule(incarnation=st.sampled_from(sorted(PROCESSES)), data=st.data())
     def join(self, incarnation: str, data: st.DataObject) -> None:
         running = data.draw(st.lists(st.sampled_from(self.known), unique=True)) if self.known else []
         held = {attempt for attempt, by in self.holder.items() if by == incarnation}
-        stale = self.schedule.join(PROCESSES[incarnation], incarnation, running, now=self.now)
+        stale = self.schedule.join(PROCESSES[incarnation], incarnation, running, now=self.now, slots=2)
+        self.joined.add(incarnation)
         kept = set(self.schedule.held(incarnation))
         assert set(running) == kept | set(stale)
         for attempt in held - kept:
@@ -578,11 +749,13 @@ class ScheduleMachine(RuleBasedStateMachine):
             assert attempt in self.late
             self.late.remove(attempt)
             self.holder[attempt] = incarnation
+            self.losses[self.key(attempt)] -= 1
 
     @rule(incarnation=st.sampled_from(sorted(PROCESSES)), ended=st.booleans())
     def leave(self, incarnation: str, ended: bool) -> None:
         held = {attempt for attempt, by in self.holder.items() if by == incarnation}
         lost = self.schedule.leave(incarnation, now=self.now, ended=ended, reason="gone")
+        self.joined.discard(incarnation)
         assert set(lost) == (held if ended else set())
         self.lose(lost)
 
@@ -601,8 +774,17 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule(incarnation=st.sampled_from(sorted(PROCESSES)))
     def hand_out(self, incarnation: str) -> None:
-        usable = self.schedule.usable
-        for attempt in self.schedule.next_assignment(incarnation, now=self.now):
+        usable, free = self.schedule.usable, self.schedule.free_slots(incarnation)
+        bundle = self.schedule.next_assignment(incarnation, now=self.now)
+        assert self.schedule.free_slots(incarnation) == max(0, free - bool(bundle))
+        assert len(bundle) <= self.largest
+        assert len({attempt.year for attempt in bundle}) <= 1
+        assert members_of(bundle) == sorted({attempt.ensemble_member for attempt in bundle})
+        if len(bundle) > 1:
+            failed = {(task.year, task.ensemble_member): kept for task, kept in self.schedule.failures()}
+            assert all(one.forgiven for attempt in bundle for one in failed.get(self.key(attempt), ()))
+            assert not any(self.losses[self.key(attempt)] > 1 for attempt in bundle)
+        for attempt in bundle:
             assert PROCESSES[incarnation] in usable
             key = self.key(attempt)
             assert attempt.number == self.latest[key] + 1
@@ -645,6 +827,11 @@ class ScheduleMachine(RuleBasedStateMachine):
         for key in KEYS:
             assert (self.schedule.find(*key).status == "complete") == (key in self.complete)
         assert self.schedule.usable.isdisjoint(self.schedule.quarantined)
+        for incarnation in PROCESSES:
+            at = sum(by == incarnation for by in self.holder.values())
+            bundles = range(bool(at), at + 1)
+            free = {max(0, 2 - number) for number in bundles} if incarnation in self.joined else {0}
+            assert self.schedule.free_slots(incarnation) in free
 
     @invariant()
     def all_that_is_left_can_be_done(self) -> None:
@@ -655,7 +842,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         schedule.join("d", "d.1", now=self.now)
         done += schedule.left - self.schedule.left + len(self.holder)  # what joining has let be forgiven
         while assignment := schedule.next_assignment("d.1", now=self.now + 1e3):
-            assert schedule.completed(assignment[0])
+            assert all(map(schedule.completed, assignment))
         assert schedule.done
         assert schedule.counts["complete"] == done
         for task, failures in schedule.failures():
@@ -667,7 +854,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @invariant()
     def is_restored_as_it_was(self) -> None:
-        restored = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES)
+        restored = PyroTaskSchedule(years=YEARS, members=MEMBERS, rules=RULES, largest_bundle=self.largest)
         failures = {(task.year, task.ensemble_member): kept for task, kept in self.schedule.failures()}
         held = {self.key(attempt): (attempt.number, PROCESSES[by], by) for attempt, by in self.holder.items()}
         for key, made in self.latest.items():

@@ -313,6 +313,43 @@ def test_what_runs_goes_on_for_a_later_manager_of_the_campaign(worker: PyroWorke
     assert [(one.attempt.ensemble_member, one.status) for one in found] == [(4, "lost")]
 
 
+def test_a_bundle_goes_on_for_a_later_manager_but_for_what_that_does_not_want(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, campaign: CampaignSettings
+) -> None:
+    """One of its members is done and perhaps not told, one is under way, and one is cancelled and publishes nothing."""
+    (tmp_path / "there").mkdir()
+    arguments = {"by_member": dict.fromkeys("357", "confirmed_at_the_barrier"), "folder": str(tmp_path / "there")}
+    monkeypatch.setenv("TOY_ARGUMENTS", json.dumps(arguments))
+    worker = PyroWorker("gale", campaign=campaign, bundle_function="tests.cluster.toy_worker:work_on_all")
+    try:
+        worker.open(order(campaign))
+        begin = [[1, 2000, member, "vort_track"] for member in (1, 3, 5, 7)]
+        first = only_outcome(worker, 1, [begin], [])
+        assert (first.attempt.ensemble_member, first.status) == (1, "complete")
+        poll_until((tmp_path / "there" / "3").exists, "the second is under way")
+        assert {one["slot"] for one in worker.running()} == {1}
+        running = worker.open(order(campaign, "second", epoch=2))["running"]
+        assert running == begin  # nobody knows that the first outcome has arrived
+        answer = worker.exchange("second", 1, [], [begin[2]], 0.0)
+        assert [one.attempt.ensemble_member for one in ended(answer)] == [1]
+        assert worker.drain() == 3
+        (tmp_path / "there" / "go").touch()
+        found, number = [], 1
+        while len(found) < 3:
+            number += 1
+            found += ended(worker.exchange("second", number, [], [], 0.5))
+        assert [(one.attempt.ensemble_member, one.status) for one in found] == [
+            (3, "complete"),
+            (5, "lost"),
+            (7, "complete"),
+        ]
+        worker.exchange("second", number + 1, [], [], 0.0)
+        assert not worker.busy
+        assert {path.name for path in (tmp_path / "there").glob("*.nc*")} == {"m3.nc", "m7.nc"}
+    finally:
+        worker.close()
+
+
 @pytest.mark.parametrize("other", ["campaign", "first years", "time limit", "science"])
 def test_what_runs_for_anything_else_is_ended(worker: PyroWorker, campaign: CampaignSettings, other: str) -> None:
     worker = PyroWorker("gale", slots=2, task_function=TOYS)

@@ -66,6 +66,23 @@ def test_while_a_manager_runs(tmp_path: Path) -> None:
     assert lines[-1] == "2 outstanding, 1 working, 1 complete, 1 failure, 1 timeout"
 
 
+def test_what_a_worker_has_of_a_year_is_told_in_one_line(tmp_path: Path) -> None:
+    with hold_campaign(tmp_path), session(campaign_in(tmp_path)) as one:
+        gale, squall = one.join("gale"), one.join("squall")
+        for worker in (gale, gale, squall, gale, squall):
+            one.begin(worker)
+        one.ledger.save()
+        status = read_status(tmp_path)
+    assert len(status["running"]) == 5
+    starts = [each["since"] for each in status["running"]]
+    assert describe_status(status)[3:-1] == [
+        f"2001 members 1-2 attempt 1 on gale since {starts[0]}",
+        f"2001 m003 attempt 1 on squall since {starts[2]}",
+        f"2002 m001 attempt 1 on gale since {starts[3]}",
+        f"2002 m002 attempt 1 on squall since {starts[4]}",
+    ]
+
+
 def test_when_nobody_works_on_what_is_left(tmp_path: Path) -> None:
     with session(campaign_in(tmp_path)) as one:
         some_work(one)

@@ -85,6 +85,11 @@ def segfault(year: int, ensemble_member: int, task: str, **_: Any) -> None:
     ctypes.string_at(0)
 
 
+def segfault_beside_threads(year: int, ensemble_member: int, task: str, **_: Any) -> None:
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    segfault(year, ensemble_member, task)
+
+
 def exit_3(year: int, ensemble_member: int, task: str, **_: Any) -> NoReturn:
     print("libfoo: assertion failed", file=sys.stderr, flush=True)
     os._exit(3)
@@ -210,3 +215,7 @@ def publish_when(due: Callable[[], bool], ensemble_member: int, folder: Path, co
 
 def hopeless(year: int, ensemble_member: int, task: str, **_: Any) -> NoReturn:
     raise InputError("there are no data", permanent=True)
+
+
+def too_much_memory(year: int, ensemble_member: int, task: str, **_: Any) -> dict[str, Any]:
+    return memory(year, ensemble_member, task, gib=1.5)

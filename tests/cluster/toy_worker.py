@@ -15,7 +15,7 @@ from typing import Any
 
 from stormtracks.cluster import pyro_worker
 from stormtracks.cluster.wire.transport import parse_address
-from tests.cluster import toy_tasks
+from tests.cluster import toy_bundles, toy_tasks
 
 if __name__ != "__main__" and os.environ.get("TOY") == "unloadable":
     raise ImportError("no library")
@@ -28,6 +28,10 @@ def work(
     arguments = json.loads(os.environ.get("TOY_ARGUMENTS", "{}"))
     result: dict[str, Any] = function(year, ensemble_member, task, **arguments, confirm=confirm)
     return result
+
+
+def work_on_all(attempts: toy_bundles.Attempts, *, settings: Any, first_years: Any, **how: Any) -> toy_bundles.Found:
+    yield from toy_bundles.chosen(attempts, **how, **json.loads(os.environ.get("TOY_ARGUMENTS", "{}")))
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ BOUND = 60.0
 """Seconds that anything may take on a machine with much else to do."""
 
 QUICK: dict[str, dict[str, Any]] = {
-    "run": {"retry_delay": 0.0, "time_limit": 30.0},
+    "run": {"bundle": 1, "retry_delay": 0.0, "time_limit": 30.0},
     "cluster": {"heartbeat": 0.1, "lease": 1.5, "patience": 30.0},
 }
 """Settings with which things happen soon."""

@@ -16,62 +16,87 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from stormtracks.detect import Detector
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.campaign import CampaignSettings
-from stormtracks.tasks import run_task
+from stormtracks.tasks import run_bundle
 
 __all__ = ["POINTS", "publish_again", "run"]
 
-POINTS = ("begin", "kernel", "written", "placed", "end")
+POINTS = ("begin", "kernel", "written", "placed", "end", "after")
 """Before the task; between detection and linking; when the result is on the disk under its temporary name; when it has
-just been moved into its place; and when the task is done, before its answer."""
+just been moved into its place; when the task is done, before its answer; and after that, at work for the others of its
+bundle."""
+
+Attempts = Sequence[tuple[int, int, str]]
+Turn = Callable[[int | None], None]
+Found = Iterator[tuple[int, Any]]
 
 
-def run(year: int, ensemble_member: int, task: str, **arguments: Any) -> dict[str, Any]:
-    """`run_task`, with the faults that are planned for it."""
-    with _faults(year, ensemble_member):
-        return run_task(year, ensemble_member, task, **arguments)
+def run(attempts: Attempts, *, at: Turn, confirm: Callable[[int], None], **arguments: Any) -> Found:
+    """`run_bundle`, with the faults that are planned for its tasks."""
+    left = []
+    for place, (year, member, _) in enumerate(attempts):
+        at(place)
+        try:
+            _reach("begin", year, member)
+            left.append(place)
+        except Exception as error:
+            yield place, error
+    at(None)
+    chosen = [attempts[place] for place in left]
+
+    def turn(number: int | None) -> None:
+        at(None if number is None else left[number])
+        if number is not None:
+            _reach("kernel", *chosen[number][:2])
+
+    with _faults_on_publishing(attempts):
+        found = run_bundle(chosen, at=turn, confirm=lambda number: confirm(left[number]), **arguments) if left else ()
+        for number, outcome in found:
+            _reach("end", *chosen[number][:2])
+            yield left[number], outcome
+            _reach("after", *chosen[number][:2])
 
 
-def publish_again(year: int, ensemble_member: int, task: str, *, settings: Any, **arguments: Any) -> dict[str, Any]:
+def publish_again(
+    attempts: Attempts, *, at: Turn, confirm: Callable[[int], None], settings: Any, **arguments: Any
+) -> Found:
     """Publish what a serial run has found: for tests that are about anything but the science."""
-    with _faults(year, ensemble_member):
-        time.sleep(float(os.environ.get("FAULTS_NAP", "0")))
-        tracks = StormtracksResultsManager(os.environ["FAULTS_SERIAL"], task).get_result(year, ensemble_member)
-        root = CampaignSettings.model_validate(settings).results.root
-        named = {"confirm": arguments["confirm"]} if "confirm" in arguments else {}
-        record = StormtracksResultsManager(root, task).add_result(year, ensemble_member, tracks, **named)
-        return {"tracks": len(tracks), "path": record.path, "sha256": record.sha256}
+    results = StormtracksResultsManager(CampaignSettings.model_validate(settings).results.root, attempts[0][2])
+    with _faults_on_publishing(attempts):
+        for place, (year, member, task) in enumerate(attempts):
+            at(place)
+            time.sleep(float(os.environ.get("FAULTS_NAP", "0")))
+            tracks = StormtracksResultsManager(os.environ["FAULTS_SERIAL"], task).get_result(year, member)
+            try:
+                record = results.add_result(year, member, tracks, confirm=partial(confirm, place))
+                yield place, {"tracks": len(tracks), "path": record.path, "sha256": record.sha256}
+            except Exception as error:
+                yield place, error
 
 
 @contextmanager
-def _faults(year: int, member: int) -> Iterator[None]:
-    replace, find = os.replace, Detector.find
+def _faults_on_publishing(attempts: Attempts) -> Iterator[None]:
+    replace = os.replace
+    files = {f"m{member:03d}.nc": (year, member) for year, member, _ in attempts}
 
     def replace_with_faults(source: Any, target: Any, **options: Any) -> None:
-        is_result = Path(target).name == f"m{member:03d}.nc"
-        if is_result:
-            _reach("written", year, member)
+        task = files.get(Path(target).name)
+        if task:
+            _reach("written", *task)
         replace(source, target, **options)
-        if is_result:
-            _reach("placed", year, member)
+        if task:
+            _reach("placed", *task)
 
-    def find_with_faults(*arguments: Any, **named: Any) -> Any:
-        found = find(*arguments, **named)
-        _reach("kernel", year, member)
-        return found
-
-    _reach("begin", year, member)
-    with mock.patch("os.replace", replace_with_faults), mock.patch.object(Detector, "find", find_with_faults):
+    with mock.patch("os.replace", replace_with_faults):
         yield
-    _reach("end", year, member)
 
 
 def _reach(point: str, year: int, member: int) -> None:

@@ -112,7 +112,7 @@ class Storm:
         sections: dict[str, dict[str, Any]] = {
             "data": {"root": str(self.trial.serial.data)},
             "results": {"root": str(self.trial.out)},
-            "run": {"max_attempts": 50, "max_losses": 50, "worker_strikes": 50, "retry_delay": 0.05},
+            "run": {"bundle": 3, "max_attempts": 50, "max_losses": 50, "worker_strikes": 50, "retry_delay": 0.05},
         }
         mark = {"TMPDIR": str(self.trial.tmp), "FAULTS_TRIAL": self.trial.token}
         # One that is named, so that no manager brings its own while that is away; nothing else listens here.

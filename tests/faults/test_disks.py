@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaigns import TASKS, Trial, tasks_of
+from tests.faults.campaigns import MEMBERS, TASKS, Trial, tasks_of
 from tests.faults.invariant import check
 
 
@@ -91,12 +91,12 @@ def fill(path: Path) -> None:
                 return
 
 
-@pytest.mark.parametrize("damage", ["truncated", "corrupt"])
-def test_f13_damaged_input(trial: Trial, damage: str) -> None:
+@pytest.mark.parametrize(("damage", "bundle"), [("truncated", 1), ("corrupt", 1), ("corrupt", len(MEMBERS))])
+def test_f13_damaged_input(trial: Trial, damage: str, bundle: int) -> None:
     """The file is named, and not tried twice; all that does not need it is done, and the rest when it is mended."""
     data = trial.folder / "data"
     shutil.copytree(trial.serial.data, data)
-    trial.describe(data={"root": str(data)})
+    trial.describe(data={"root": str(data)}, run={"bundle": bundle})
     victim = data / "2002" / "u850_2002.nc"
     whole = victim.read_bytes()
     if damage == "truncated":

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.cluster.cluster_parts import Wire
-from tests.faults.campaigns import Program, Serial, Trial, descriptors_and_threads, until
+from tests.faults.campaigns import MEMBERS, Program, Serial, Trial, descriptors_and_threads, until
 from tests.faults.invariant import at_most, check
 from tests.faults.nursery import Nursery
 
@@ -61,8 +61,10 @@ class Storm:
     def run(self) -> None:
         """Disturb it, then leave it in peace until it has ended."""
         self.trial.listen()
+        bundle = self.random.choice((1, 2, len(MEMBERS)))
+        self.log.append(f"in bundles of {bundle}")
         self.trial.describe(
-            run={"max_attempts": 50, "max_losses": 50, "worker_strikes": 50, "retry_delay": 0.05},
+            run={"bundle": bundle, "max_attempts": 50, "max_losses": 50, "worker_strikes": 50, "retry_delay": 0.05},
             cluster={"lease": 1.0, "patience": 30.0},
         )
         self.join()

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     pyro_worker.REGISTER_EVERY = 0.2  # type: ignore[attr-defined]
     if "FAULTS_PRETEND" in os.environ:
         _pretend(*os.environ["FAULTS_PRETEND"].split("="))
-    worker = pyro_worker.PyroWorker(name, slots=int(slots), task_function=f"tests.faults.tasks:{function}")
+    worker = pyro_worker.PyroWorker(name, slots=int(slots), bundle_function=f"tests.faults.tasks:{function}")
     pyro_worker.run_worker(worker, campaign, parse_address(nameserver))
     return 0
 

@@ -97,6 +97,13 @@ def test_whatever_can_be_set_can_be_set_in_the_environment() -> None:
         ({"STORMTRACKS_MEMBERS": "0"}, r"^setting 'members' = '0' \(environment\): 0 members .*at least 1 is needed$"),
         ({"STORMTRACKS_MEMBERS": "-1"}, "neither a whole number nor a range"),
         ({"STORMTRACKS_RUN__MEMORY_LIMIT": "0.5"}, r"'run.memory_limit' = '0.5' .*greater than or equal to 1$"),
+        *(
+            (
+                {"STORMTRACKS_RUN__BUNDLE": text},
+                rf"^setting 'run.bundle' = '{text}' \(environment\): neither .* nor auto$",
+            )
+            for text in ("0", "-3", "1.5", "all")
+        ),
         ({"STORMTRACKS_DETECTION__THRESHOLD": "high"}, r"^setting 'detection.threshold' = 'high' \(environment\): .*$"),
         ({"STORMTRACKS_RUN": "5"}, r"^setting 'run' = '5' \(environment\): a table is needed$"),
         ({"STORMTRACKS_RESULTS__ROOT": "[1]"}, r"'results.root' = \[1\] \(environment\): a path is needed$"),
@@ -132,6 +139,30 @@ def test_whatever_can_be_set_can_be_set_in_the_environment() -> None:
 def test_what_is_wrong_is_named_with_its_source(environment: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load_settings(environment=NOWHERE | environment)
+
+
+@pytest.mark.parametrize(
+    ("layout", "bundle", "largest"),
+    [
+        ("c20", "auto", 56),
+        ("c20v3", "auto", 1),
+        ("cf", "auto", 1),
+        ("c20", "8", 8),
+        ("cf", "8", 8),
+        ("c20v3", "100", 56),
+        ("c20", "1", 1),
+    ],
+)
+def test_members_travel_together_where_they_share_a_pass_or_as_it_is_set(
+    layout: str, bundle: str, largest: int
+) -> None:
+    given = {"STORMTRACKS_DATA__LAYOUT": layout, "STORMTRACKS_RUN__BUNDLE": bundle}
+    campaign = load_settings(environment=NOWHERE | given).campaign
+    assert campaign.largest_bundle(56) == largest
+    assert (
+        campaign.settings_hash
+        == load_settings(environment=NOWHERE | given | {"STORMTRACKS_RUN__BUNDLE": "auto"}).campaign.settings_hash
+    )
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

@@ -19,6 +19,7 @@ from tests.cluster.schedule.model_processes import (
     LEASE,
     MEMBERS,
     STRIKES,
+    TIME_LIMIT,
     YEARS,
     Broken,
     Design,
@@ -31,7 +32,6 @@ from tests.cluster.schedule.model_processes import (
     key_of,
 )
 
-TIME_LIMIT = 15.0
 TROUBLE = 100.0
 """Seconds after which nothing is broken any more."""
 BOUND = 900.0
@@ -79,7 +79,8 @@ class World:
         self.published: dict[Key, Attempt] = {}
         self.alone: set[Attempt] = set()
         self.seen: Counter[str] = Counter()
-        self.failed_by: dict[Attempt, tuple[int, str]] = {}
+        self.failed_by: dict[Attempt, tuple[tuple[int, str], object]] = {}
+        """By which manager and worker, and as a part of what."""
         self._unsteady = self.random.random() < 0.5
         self._deaths_left = self.random.randrange(5)
         self.hosts = [Host(f"h{number}", self, local=number == 0) for number in range(self.random.randint(2, 4))]
@@ -89,7 +90,8 @@ class World:
         self.nature = self._draw_natures()
         for host in self.hosts:
             host.start()
-        self.store = Store(design)
+        sizes = (1, 1, 2, 5, len(MEMBERS))
+        self.store = Store(design, design.largest_bundle or Random(-seed).choice(sizes))
         self.manager = Manager(self)
         for _ in range(self.random.randrange(40)):
             self.after(self.random.uniform(0.0, TROUBLE), self._make_trouble)
@@ -126,9 +128,9 @@ class World:
 
     def _draw_natures(self) -> dict[Key, str]:
         keys = [(year, member) for year in YEARS for member in MEMBERS]
-        kinds = ["cannot be done", "crashes its worker", "hangs", "fails"]
+        kinds = ["cannot be done", "crashes its worker", "crashes its child", "hangs", "fails"]
         if not any(host.bad for host in self.hosts):
-            kinds += ["fails once", "hangs once"]
+            kinds += ["fails once", "hangs once", "spoils its bundle once"]
         chosen = self.random.sample(keys, self.random.randrange(5))
         return dict.fromkeys(keys, "sound") | {key: self.random.choice(kinds) for key in chosen}
 
@@ -138,8 +140,8 @@ class World:
         hangs = {"hangs": True, "hangs once": attempt.number == 1}
         return TIME_LIMIT if hangs.get(self.nature[key_of(attempt)]) else self.random.uniform(1.0, TIME_LIMIT)
 
-    def work(self, attempt: Attempt, worker: Worker) -> Outcome | None:
-        """How an attempt ends; None if its worker ends with it.
+    def work(self, attempt: Attempt, worker: Worker) -> tuple[Outcome | None, str]:
+        """How an attempt ends, None if its worker ends with it; and how the rest of its bundle does, if with it.
 
         Publication follows at once on the check before it. A pause between the two could let a result be moved into
         place late; it would replace the very same bytes.
@@ -147,24 +149,28 @@ class World:
         key = key_of(attempt)
         nature = self.nature[key]
         if nature == "crashes its worker":
-            return None
+            return None, ""
         if worker.host.bad:
-            return Outcome(attempt, "failure", error="this host is bad")
+            return Outcome(attempt, "failure", error="this host is bad"), ""
         if nature == "cannot be done":
-            return Outcome(attempt, "failure", error="no such file", permanent=True)
+            return Outcome(attempt, "failure", error="no such file", permanent=True), ""
         if nature == "hangs" or (nature == "hangs once" and attempt.number == 1):
-            return Outcome(attempt, "timeout", error="took too long")
+            return Outcome(attempt, "timeout", error="took too long"), "lost"
+        if nature == "crashes its child":
+            return Outcome(attempt, "failure", error="killed by SIGSEGV"), "lost"
+        if nature == "spoils its bundle once" and attempt.number == 1:
+            return Outcome(attempt, "failure", error="killed while it was reading"), "failure"
         if nature == "fails" or (nature == "fails once" and attempt.number == 1):
-            return Outcome(attempt, "failure", error="cannot be done")
+            return Outcome(attempt, "failure", error="cannot be done"), ""
         if not worker.may_publish(attempt):
             self.seen["not published"] += 1
-            return Outcome(attempt, "lost", error="the lease is over")
+            return Outcome(attempt, "lost", error="the lease is over"), ""
         if key in self.published:
             raise Broken(f"{attempt} publishes what {self.published[key]} has published")
         if self.store.latest(key) != attempt.number:
             raise Broken(f"{attempt} publishes, though attempt {self.store.latest(key)} was handed out")
         self.published[key] = attempt
-        return Outcome(attempt, "complete")
+        return Outcome(attempt, "complete"), ""
 
     def check_holders(self, attempts: Iterable[Attempt]) -> None:
         """Nobody but one may hold the lease of a task."""
@@ -197,7 +203,7 @@ class World:
             if status == "complete":
                 if key not in self.published:
                     raise Broken(f"{key} is complete, but nothing is published")
-            elif nature in ("sound", "fails once", "hangs once"):
+            elif nature in ("sound", "fails once", "hangs once", "spoils its bundle once"):
                 if not all(failure.forgiven or self._is_excused(failure.attempt) for failure in reasons[key]):
                     raise Broken(f"{key} is {nature}, but blamed: {reasons[key]}")
                 self.seen["excused"] += 1
@@ -208,9 +214,11 @@ class World:
 
     def _is_excused(self, attempt: Attempt) -> bool:
         """Whether nobody could have known that it was the worker's fault: too few strikes, or no other worker."""
-        failed_by = self.failed_by.get(attempt)
-        strikes = {key_of(other) for other, by in self.failed_by.items() if by == failed_by}
-        return failed_by is not None and (len(strikes) < STRIKES or attempt in self.alone)
+        if attempt not in self.failed_by:
+            return False
+        by, _ = self.failed_by[attempt]
+        strikes = {key_of(other): part_of for other, (other_by, part_of) in self.failed_by.items() if other_by == by}
+        return len(set(strikes.values())) < STRIKES or attempt in self.alone
 
     # --- trouble
 

@@ -5,12 +5,13 @@ The schedule and the workers' leases are the real ones; all else does what its r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stormtracks.cluster.lease import Lease
-from stormtracks.cluster.pyro_task import Attempt, Failure, Outcome, PyroTaskSchedule, Rules
+from stormtracks.cluster.pyro_task import Assignment, Attempt, Failure, Outcome, PyroTaskSchedule, Rules
 
 if TYPE_CHECKING:
     from tests.cluster.schedule.model_cluster import Host, World
@@ -20,6 +21,7 @@ SLOTS = 2
 LEASE = 5.0
 HEARTBEAT = 1.0
 STRIKES = 3
+TIME_LIMIT = 15.0
 LOOK_EVERY = 1.0
 ASK_AGAIN = 1.5
 DRIFT = 0.08
@@ -52,6 +54,8 @@ class Design:
     max_attempts: int = 2
     max_losses: int = 8
     worker_strikes: int = STRIKES
+    largest_bundle: int = 0
+    """0: drawn for each campaign."""
 
 
 @dataclass(slots=True)
@@ -70,8 +74,9 @@ class Made:
 class Store:
     """What survives a manager: changes are kept once they are committed, all of them or none."""
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, largest_bundle: int) -> None:
         self._design = design
+        self._largest_bundle = largest_bundle
         self._pending: list[Callable[[], None]] = []
         self.made: dict[Key, list[Made]] = {}
         self.complete: set[Key] = set()
@@ -105,7 +110,7 @@ class Store:
         self._pending.append(change)
 
     def rebuild(self, now: float, rules: Rules) -> PyroTaskSchedule:
-        schedule = self._design.schedule(years=YEARS, members=MEMBERS, rules=rules)
+        schedule = self._design.schedule(years=YEARS, members=MEMBERS, rules=rules, largest_bundle=self._largest_bundle)
         for key, made in self.made.items():
             held = next((one for one in made if one.status == "working" and self._design.keeps_what_is_held), None)
             schedule.restore(
@@ -171,7 +176,8 @@ class Worker(Process):
         super().__init__(world)
         self.host = host
         self.incarnation = incarnation
-        self.running: dict[Attempt, None] = {}
+        self.running: dict[Attempt, Assignment] = {}
+        self._doomed: set[Attempt] = set()
         self._manager: Manager | None = None
         self._session: Session = (0, 0)
         self._lease: Lease | None = None
@@ -201,7 +207,7 @@ class Worker(Process):
         self.world.send(self.host, manager, manager.opened, self, session, at)
 
     def exchange(
-        self, manager: Manager, session: Session, number: int, begin: Sequence[Attempt], cancel: Sequence[Attempt]
+        self, manager: Manager, session: Session, number: int, begin: Sequence[Assignment], cancel: Sequence[Attempt]
     ) -> None:
         """Take orders, and answer when something has ended or a heartbeat is over."""
         self._watch()
@@ -217,31 +223,56 @@ class Worker(Process):
         self._lease.called(number, self.clock())
         self._number, self._answer = number, None
         for attempt in cancel:
-            if attempt in self.running:
-                del self.running[attempt]
-                self._ended.append(Outcome(attempt, "lost", error="cancelled"))
-        for attempt in begin:
-            self.running[attempt] = None
-            self.later(self.world.duration(attempt, self.host), self._finish, attempt)
+            self._cancel(attempt)
+        for assignment in begin:
+            self._begin(assignment)
         self.world.check_holders(self.running)
         self.later(0.0 if self._ended else HEARTBEAT, self._reply, number)
 
     def may_publish(self, attempt: Attempt) -> bool:
         held = self._lease is not None and self._lease.left(self.clock()) > 0
-        return self.alive and attempt in self.running and (held or not self.world.design.asks_before_publishing)
+        asked = held or not self.world.design.asks_before_publishing
+        return self.alive and attempt in self.running and attempt not in self._doomed and asked
 
     # --- what happens to it
 
+    def _begin(self, assignment: Assignment) -> None:
+        """A child reads what all need, and ends with one after the other."""
+        ends = 0.0
+        for attempt in assignment:
+            self.running[attempt] = assignment
+            seconds = self.world.duration(attempt, self.host)
+            ends += seconds if ends == 0.0 or seconds == TIME_LIMIT else 0.1 * seconds
+            self.later(ends, self._finish, attempt)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        """End an attempt; while others go on in its child, it is only kept from publishing."""
+        if attempt in self.running:
+            self._doomed.add(attempt)
+            alive = [other for other in self.running[attempt] if other in self.running]
+            if self._doomed.issuperset(alive):
+                for other in alive:
+                    self._ends(Outcome(other, "lost", error="cancelled"))
+
     def _finish(self, attempt: Attempt) -> None:
-        """A child has ended."""
+        """A child has ended, or has done with one attempt of several."""
         if attempt not in self.running:
             return
-        outcome = self.world.work(attempt, self)
+        outcome, takes_along = self.world.work(attempt, self)
         if outcome is None:
             raise Killed
-        del self.running[attempt]
-        self._ended.append(outcome)
+        assignment = self.running[attempt]
+        self._ends(outcome)
+        for other in assignment if takes_along else ():
+            if other in self.running:
+                self.world.seen[f"{takes_along} with its bundle"] += 1
+                self._ends(Outcome(other, takes_along, error="its bundle ended with another task"))
         self._reply(self._number)
+
+    def _ends(self, outcome: Outcome) -> None:
+        del self.running[outcome.attempt]
+        self._doomed.discard(outcome.attempt)
+        self._ended.append(outcome)
 
     def _reply(self, number: int) -> None:
         if self._lease is None or number != self._number or number == 0 or self._answer is not None:
@@ -267,6 +298,7 @@ class Worker(Process):
 
     def _end(self) -> None:
         self.running.clear()
+        self._doomed.clear()
         self._ended.clear()
         self._answer = None
         self._lease = None
@@ -286,7 +318,7 @@ class Link:
     heard: float
     number: int = 0
     answered: int = 0
-    orders: tuple[tuple[Attempt, ...], tuple[Attempt, ...]] = ((), ())
+    orders: tuple[tuple[Assignment, ...], tuple[Attempt, ...]] = ((), ())
     running: set[Attempt] = field(default_factory=set)
 
 
@@ -310,6 +342,10 @@ class Manager(Process):
         self._links: dict[str, Link] = {}
         self._opening: dict[str, Session] = {}
         self._openings = 0
+        self._together: dict[Attempt, object] = {}
+        self._losses: Counter[Key] = Counter()
+        for worker in world.workers:
+            self._take_up(self.schedule.held(worker.incarnation))
         self._handed_out = {key: made[-1].attempt.number for key, made in self.store.made.items()}
         self.later(0.0, self._look)
 
@@ -320,6 +356,7 @@ class Manager(Process):
         now = self.clock()
         for attempt in self.schedule.tick(now):
             self.world.seen["lease over"] += 1
+            self._losses[key_of(attempt)] += 1
             self.store.end(attempt, status="lost")
         if not self.schedule.next_change(now) > 0:
             raise Broken("nothing has changed, but it is time already for the next change")
@@ -340,11 +377,13 @@ class Manager(Process):
             return
         del self._opening[worker.host.name]
         held = self.schedule.held(worker.incarnation)
-        stale = self.schedule.join(worker.host.name, worker.incarnation, running, now=self.clock())
+        stale = self.schedule.join(worker.host.name, worker.incarnation, running, now=self.clock(), slots=SLOTS)
         for attempt in set(held) - set(self.schedule.held(worker.incarnation)):
             self.store.end(attempt, status="lost")
         for attempt in set(self.schedule.held(worker.incarnation)) - set(held):
             self.store.end(attempt, status="working")
+            self._take_up([attempt])
+            self._losses[key_of(attempt)] -= 1
             self.world.seen["found again"] += 1
         link = Link(worker, session, self.clock(), running=set(running))
         self.world.seen["adopted"] += len(running) - len(stale)
@@ -352,39 +391,73 @@ class Manager(Process):
         self._links[worker.host.name] = link
         self._give_orders(link, stale)
 
+    def _take_up(self, attempts: Iterable[Attempt]) -> None:
+        """What a worker goes on with of a year counts as one bundle, if there are any."""
+        for attempt in attempts:
+            self._together[attempt] = attempt.year if self.schedule.largest_bundle > 1 else attempt
+
     def _part_with(self, link: Link, *, ended: bool) -> None:
         if self._links.get(link.worker.host.name) is link:
             del self._links[link.worker.host.name]
         for attempt in self.schedule.leave(link.worker.incarnation, now=self.clock(), ended=ended, reason="gone"):
+            self._losses[key_of(attempt)] += 1
             self.store.end(attempt, status="lost")
         self._commit()
 
     # --- calls
 
     def _give_orders(self, link: Link, cancel: Sequence[Attempt] = ()) -> None:
-        begin: list[Attempt] = []
-        while len(link.running) + len(begin) < SLOTS:
+        begin: list[Assignment] = []
+        while self.schedule.free_slots(link.worker.incarnation):
             assignment = self.schedule.next_assignment(link.worker.incarnation, now=self.clock())
             if not assignment:
                 break
-            (attempt,) = assignment
-            self._handed_out[key_of(attempt)] = attempt.number
-            self.store.hand_out(attempt, link.worker.host.name, link.worker.incarnation)
-            if key_of(attempt) in self.world.published:
-                # Nobody has completed it now, so that its worker has proved nothing.
-                self.schedule.find(*key_of(attempt)).status = "complete"
-                self.store.finish(attempt)
-            else:
-                begin.append(attempt)
-                if self.schedule.usable <= {host.name for host in self.world.hosts if host.bad}:
-                    self.world.alone.add(attempt)
+            self._check_bundle(assignment)
+            to_do = tuple(attempt for attempt in assignment if not self._hand_out(attempt, link.worker))
+            if to_do:
+                begin.append(to_do)
+        self._check_slots(link.worker.incarnation)
         if self.world.design.commits_first:
             self._commit()
-        link.running.update(begin)
+        link.running.update(attempt for assignment in begin for attempt in assignment)
         link.number += 1
         link.orders = (tuple(begin), tuple(cancel))
         self._call(link, link.number)
         self._commit()
+
+    def _hand_out(self, attempt: Attempt, worker: Worker) -> bool:
+        """Note that an attempt is to be begun; True if its result is there already."""
+        self._handed_out[key_of(attempt)] = attempt.number
+        self.store.hand_out(attempt, worker.host.name, worker.incarnation)
+        if key_of(attempt) in self.world.published:
+            # Nobody has completed it now, so that its worker has proved nothing.
+            self.schedule.find(*key_of(attempt)).status = "complete"
+            self.store.finish(attempt)
+            return True
+        if self.schedule.usable <= {host.name for host in self.world.hosts if host.bad}:
+            self.world.alone.add(attempt)
+        return False
+
+    def _check_bundle(self, assignment: Assignment) -> None:
+        """What travels together is of one year, not too much, and nothing of it has failed or broken workers."""
+        if len({attempt.year for attempt in assignment}) > 1:
+            raise Broken(f"more than a year in one bundle: {assignment}")
+        if len(assignment) > self.schedule.largest_bundle:
+            raise Broken(f"more than {self.schedule.largest_bundle} in a bundle: {assignment}")
+        failed = {key_of(one.attempt) for _, reasons in self.schedule.failures() for one in reasons if not one.forgiven}
+        for attempt in assignment if len(assignment) > 1 else ():
+            if key_of(attempt) in failed:
+                raise Broken(f"{attempt} has failed, and is not alone")
+            if self._losses[key_of(attempt)] > 1:
+                raise Broken(f"{attempt} was lost with two workers, and is not alone")
+        self._together |= dict.fromkeys(assignment, assignment)
+        self.world.seen["bundles"] += len(assignment) > 1
+
+    def _check_slots(self, incarnation: str) -> None:
+        """A worker is at no more than it has slots, but for what it was at before."""
+        at = {self._together[attempt] for attempt in self.schedule.held(incarnation)}
+        if self.schedule.free_slots(incarnation) != max(0, SLOTS - len(at)):
+            raise Broken(f"{incarnation} has {self.schedule.free_slots(incarnation)} free slots, and is at {at}")
 
     def _commit(self) -> None:
         """Keep what has changed; the manager may be killed right before or right after."""
@@ -444,7 +517,7 @@ class Manager(Process):
         if accepted:
             self._check_latest(attempt)
             if outcome.status in ("failure", "timeout"):
-                self.world.failed_by[attempt] = (self.store.epoch, incarnation)
+                self.world.failed_by[attempt] = ((self.store.epoch, incarnation), self._together.get(attempt))
             self.store.end(attempt, status=outcome.status, error=outcome.error, permanent=outcome.permanent)
 
     def _check_latest(self, attempt: Attempt) -> None:

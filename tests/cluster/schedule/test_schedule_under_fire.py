@@ -2,7 +2,8 @@
 
 Each seed is one campaign in virtual time. What must hold is checked as it goes on (`World.check_holders`, `World.work`)
 and at the end (`World.run`): no two attempts hold the lease of a task at the same moment; each task is published once,
-by an attempt that held its lease when it asked; none is given up but for its own fault; and all ends in time.
+by an attempt that held its lease when it asked; none is given up but for its own fault; and all ends in time. Tasks of
+a year travel together, up to as many as is drawn for each campaign.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import pytest
 
 from stormtracks.cluster.lease import Lease
 from stormtracks.cluster.pyro_task import Attempt, PyroTaskSchedule
+from stormtracks.cluster.schedule.assignments import Key
+from stormtracks.cluster.schedule.bundles import gather
 from stormtracks.cluster.schedule.holders import Holder
 from tests.cluster.schedule.model_cluster import World
 from tests.cluster.schedule.model_processes import LEASE, Broken, Design
@@ -56,6 +59,10 @@ def test_nothing_is_lost_and_nothing_done_twice(first: int) -> None:
         "forgiven",
         "given up, as it cannot be done",
         "given up, as it crashes its worker",
+        "given up, as it crashes its child",
+        "bundles",
+        "lost with its bundle",
+        "failure with its bundle",
         "given up, as it hangs",
         "given up, as it fails",
     ):
@@ -102,6 +109,25 @@ class NeverForgives(PyroTaskSchedule):
         self._strikes.quarantined[holder.worker] = holder.incarnation, "bad"
 
 
+class CountsAttempts(PyroTaskSchedule):
+    """Takes every task for an assignment of its own."""
+
+    def _hold(self, index: int, holder: Holder, assignment: Key) -> None:
+        super()._hold(index, holder, self._assignments.new(holder.incarnation))
+
+
+class NeverAlone(PyroTaskSchedule):
+    """Lets what breaks its workers travel with others."""
+
+    def _put_back(self, index: int) -> None:
+        super()._put_back(index)
+        self._waiting.remove(index)
+        self._waiting.add_lost(index, "", suspect=False)
+
+    def _bundle(self, first: int, rest: Iterable[int], most: float) -> list[int]:
+        return gather(first, rest, self.largest_bundle, lambda index: self.largest_bundle)
+
+
 @pytest.mark.parametrize(
     ("design", "broken"),
     [
@@ -117,6 +143,8 @@ class NeverForgives(PyroTaskSchedule):
         (Design(asks_before_publishing=False), "hold the lease"),
         (Design(schedule=NeverForgives), "but blamed"),
         (Design(worker_strikes=10**9), "but blamed"),
+        (Design(schedule=CountsAttempts), "free slots"),
+        (Design(schedule=NeverAlone), "is not alone"),
     ],
     ids=[
         "no grace",
@@ -131,6 +159,8 @@ class NeverForgives(PyroTaskSchedule):
         "published without asking",
         "bad workers not forgiven",
         "bad workers not found",
+        "a slot for each task of a bundle",
+        "suspects among others",
     ],
 )
 def test_a_design_with_a_part_missing_is_found_out(design: Design, broken: str) -> None:
