@@ -21,7 +21,7 @@ from typing import IO
 
 from stormtracks.cluster.backends.pyro import PyroBackend
 from stormtracks.cluster.errors import ListenError
-from stormtracks.cluster.pyro_nameserver import nameserver_address
+from stormtracks.cluster.wire.address import nameserver_address
 from stormtracks.cluster.wire.credentials import credentials_for
 from stormtracks.cluster.wire.transport import Address, nameserver_answers, start_nameserver, use_credentials
 from stormtracks.settings.campaign import CampaignSettings

@@ -11,7 +11,6 @@ from stormtracks.errors import InputError, ResultNotFoundError, ResultsError
 from stormtracks.reanalysis import open_archive
 from stormtracks.results import StormtracksResultsManager
 from stormtracks.settings.campaign import CampaignSettings
-from stormtracks.tasks import is_current, summary_of
 from stormtracks.tracks import Tracks
 
 __all__ = ["PublishedTracks"]
@@ -47,6 +46,8 @@ class PublishedTracks(Published):
             return None
         if self._why_not_current(tracks, ensemble_member):
             return None
+        from stormtracks.tasks import summary_of
+
         return {**summary_of(tracks, first=year in self._first_years), "sha256": sha256}
 
     def fault(self, year: int, ensemble_member: int, result: Mapping[str, Any]) -> str:
@@ -62,6 +63,9 @@ class PublishedTracks(Published):
         return self._why_not_current(tracks, ensemble_member)
 
     def _why_not_current(self, tracks: Tracks, member: int) -> str:
+        # Late, here and above: with it comes all that tracks, of no use before there are results.
+        from stormtracks.tasks import is_current
+
         try:
             current = is_current(tracks, self._campaign, self._archive, member)
         except InputError as error:

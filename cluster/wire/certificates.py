@@ -22,18 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from stormtracks.cluster.errors import CertificateError
 from stormtracks.cluster.wire.address import nameserver_address, plain_host
-from stormtracks.cluster.wire.credentials import (
-    AUTHORITY,
-    MAKE,
-    MANAGER,
-    SOON,
-    WORKER,
-    day_of,
-    file_of,
-    is_issued_by,
-    names_in,
-    read_with_key,
-)
+from stormtracks.cluster.wire.certificate_files import MAKE, is_issued_by, names_in, read_with_key
+from stormtracks.cluster.wire.credentials import AUTHORITY, MANAGER, SOON, WORKER, day_of, file_of
 from stormtracks.publish import make_folder, publish, storage_error, sync_folder
 from stormtracks.settings.campaign import CampaignSettings, HostSettings
 

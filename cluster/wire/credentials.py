@@ -1,7 +1,7 @@
 """What a machine of a campaign proves itself with: two files, read and checked before each use.
 
 They are the authority's certificate, by which it knows the others, and its own certificate with the key to it.
-`certificates` makes them.
+`certificates` makes them, `certificate_files` reads them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from stormtracks.cluster.errors import CertificateError
 from stormtracks.cluster.wire.address import is_loopback, nameserver_address, plain_host
 from stormtracks.settings.campaign import CampaignSettings
 
 __all__ = [
     "AUTHORITY",
-    "MAKE",
     "MANAGER",
     "SOON",
     "WORKER",
@@ -31,10 +25,6 @@ __all__ = [
     "credentials_in",
     "day_of",
     "file_of",
-    "is_issued_by",
-    "names_in",
-    "read_certificate",
-    "read_with_key",
     "wants_certificates",
 ]
 
@@ -47,7 +37,6 @@ WORKER = "worker.pem"
 MANAGER = "manager"
 SOON = timedelta(days=30)
 """How long before its end a certificate is renewed."""
-MAKE = "make them with: stormtracks certs CAMPAIGN.toml"
 
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 
@@ -145,6 +134,9 @@ def credentials_in(folder: Path) -> Credentials:
 
 
 def _load(authority: Path, own: Path, command: str) -> Credentials:
+    # Late: who stays on one machine need not wait for the cryptography.
+    from stormtracks.cluster.wire.certificate_files import is_issued_by, names_in, read_certificate, read_with_key
+
     issuer = read_certificate(authority)
     certificate, _ = read_with_key(own)
     if not is_issued_by(certificate, issuer):
@@ -161,70 +153,6 @@ def _load(authority: Path, own: Path, command: str) -> Credentials:
     if ends - datetime.now(UTC) < SOON:
         logger.warning("the certificate %s ends soon, on %s; %s", own, day_of(ends), remedy)
     return credentials
-
-
-# --- reading them
-
-
-def read_certificate(path: Path, *, anew: str = MAKE) -> x509.Certificate:
-    """A certificate from a file; `anew` is how to come by another one.
-
-    Raises
-    ------
-    CertificateError
-        If there is none, or it cannot be read.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CertificateError(f"there is no certificate {path}", remedy=MAKE) from error
-    except (OSError, ValueError) as error:
-        raise CertificateError(
-            f"the certificate {path} cannot be read: {error}", remedy=f"see to that file; if it is damaged, {anew}"
-        ) from error
-
-
-def read_with_key(
-    path: Path, *, anew: str = f"delete it, and {MAKE}"
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate and the key to it, from one file that nobody else may read; `anew` is how to come by others.
-
-    Raises
-    ------
-    CertificateError
-        If there is no such file, or it cannot be read, or by others too, or they do not belong together.
-    """
-    certificate = read_certificate(path, anew=anew)
-    try:
-        others = path.stat().st_mode & 0o077
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise CertificateError(f"the key in {path} cannot be read: {error}", remedy=anew) from error
-    if others:
-        remedy = f"chmod 600 {path}; if they are not to be trusted, {anew}"
-        raise CertificateError(f"the key in {path} may be read or changed by others", remedy=remedy)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise CertificateError(f"the key in {path} is not that of its certificate", remedy=anew)
-    return certificate, key
-
-
-def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether an authority has signed a certificate."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def names_in(certificate: x509.Certificate) -> set[str]:
-    """The host names and addresses that a certificate is for."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    addresses = {str(address) for address in names.get_values_for_type(x509.IPAddress)}
-    return addresses | set(names.get_values_for_type(x509.DNSName))
 
 
 def file_of(host: str) -> str:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Any
 
 from Pyro5 import core
-from Pyro5.nameserver import NameServer
 
 from stormtracks.cluster.errors import (
     CertificateError,
@@ -209,6 +208,9 @@ class _Names:
     """Pyro5's name server, for names and URIs that are some, and so many at most."""
 
     def __init__(self) -> None:
+        # Late: only one process of a campaign is the name server.
+        from Pyro5.nameserver import NameServer
+
         self._names = NameServer()
 
     @exposed
