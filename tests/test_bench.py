@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,27 +17,37 @@ from stormtracks.synthetic import SyntheticEnsemble, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SPREADS = ("wall_s", "cpu_s", "peak_mib")
+CONTESTS = ["pressure", "vorticity", "member-year", "bundles", "splitting", "workers", "start-up"]
+PEERS = ["pressure-peer", "vorticity-peer"]
 
 
 def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts" / "bench", "--here", "--quick", "--rounds", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
 
 
 @pytest.fixture
 def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    from benchmarks import measure
-
-    return measure
+    return import_module("benchmarks.measure")
 
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    from benchmarks import table
+    return import_module("benchmarks.table")
 
-    return table
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return import_module("benchmarks.targets")
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return import_module("benchmarks.scaling")
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +67,13 @@ def contests_of(document: dict[str, Any]) -> dict[str, Any]:
     return {name: figure for name, figure in document["figures"].items() if "reference" in figure}
 
 
+# Every figure runs once: a minute of work, and several on a machine that does other things too.
+@pytest.mark.timeout(600)
 class TestCommand:
     def test_measures_every_figure_against_its_reference(self, document: dict[str, Any]) -> None:
-        contests = ["start-up", "member-year", "pressure", "vorticity"]
-        assert list(document["figures"]) == [*contests, "dispatch", "overhead", "store"]
-        assert list(contests_of(document)) == contests
+        others = ["memory", "worker-start", "imports", "linking", "fleet", "dispatch", "overhead", "store"]
+        assert sorted(document["figures"]) == sorted([*CONTESTS, *PEERS, *others])
+        assert [name for name in contests_of(document) if name not in PEERS] == CONTESTS
         for figure in contests_of(document).values():
             reference = figure["reference"]
             for entry in (reference, *figure["ours"].values()):
@@ -71,7 +85,13 @@ class TestCommand:
 
     def test_tracks_what_it_says(self, document: dict[str, Any]) -> None:
         ours = {name: figure["ours"] for name, figure in contests_of(document).items()}
-        assert set(ours["member-year"]) == {"track, nearest", "track, assignment", "run"}
+        assert set(ours["member-year"]) == {
+            "track, nearest",
+            "track, assignment",
+            "track, above 4e-5",
+            "run, above 4e-5",
+        }
+        assert ours["bundles"]["run"]["found"]["tracks"] > ours["bundles"]["run, above 4e-5"]["found"]["tracks"] > 0
         for entry in (*ours["member-year"].values(), *ours["pressure"].values(), *ours["vorticity"].values()):
             assert entry["found"]["tracks"] > 0
         # The small scales make the series as dense in centres as an analysis on this grid.
@@ -83,13 +103,31 @@ class TestCommand:
         assert {"processor", "cores", "memory_mib", "load_average_before", "load_average_after"} <= set(machine)
         assert {"python", "stormtracks", "numpy", "netCDF4", "hdf5"} <= set(machine["versions"])
 
-    def test_becomes_a_table(self, document: dict[str, Any], table: ModuleType) -> None:
-        text = table.table(document)
-        rows = [line for line in text.splitlines() if line.startswith("|")]
+    def test_becomes_a_table(self, document: dict[str, Any], table: ModuleType, scaling: ModuleType) -> None:
+        texts = table.tables(document)
+        rows = [line for line in texts["figures"].splitlines() if line.startswith("|")]
         values = [figure["values"] for figure in document["figures"].values() if "values" in figure]
-        wide = [row for row in rows if row.count(" |") == 7]
+        wide = [row for row in rows if row.count(" |") == 8]
         assert len(wide) == sum(3 + len(figure["ours"]) for figure in contests_of(document).values())
         assert len(rows) - len(wide) == sum(2 + len(of_figure) for of_figure in values)
+        # On short input a run may take no longer than its start.
+        measured = scaling.costs_of(document) is not None
+        assert texts["scaling"].startswith("| measured |" if measured else "Not measured.")
+        for target in table.TARGETS:
+            assert target.what in texts["targets"]
+
+    def test_every_target_is_measured(self, document: dict[str, Any], targets: ModuleType) -> None:
+        left = [target for target in targets.TARGETS if target.measured(document) is None]
+        # On short input a run may take no longer than its start.
+        of_short_input = ["bundles", "workers"]
+        assert [target.figure for target in left if target.figure not in (*PEERS, *of_short_input)] in ([], ["linking"])
+
+    def test_pins_both_sides_to_one_core(self, document: dict[str, Any]) -> None:
+        for name in ("pressure", "vorticity"):
+            figure = document["figures"][name]
+            assert figure["reference"]["cores"] == figure["reference"]["start"]["cores"] == 1
+            for entry in figure["ours"].values():
+                assert entry["cores"] == entry["start"]["cores"] == 1
 
     def test_drives_workers_that_do_nothing(self, document: dict[str, Any]) -> None:
         figure = document["figures"]["dispatch"]
@@ -108,7 +146,7 @@ class TestCommand:
         assert figure["tasks"] == 200
         assert sorted(figure["values"]) == sorted(named)
         assert all(spread["min"] > 0 for spread in figure["values"].values())
-        told = "Not installed, and left out: distributed." in table.table(document)
+        told = "Not installed, and left out: distributed." in table.tables(document)["figures"]
         assert told == (figure["missing"] == ["distributed"])
 
     def test_goes_on_without_what_is_not_installed(self) -> None:
@@ -129,7 +167,7 @@ class TestCommand:
         assert str(tmp_path / "nowhere" / "prmsl.nc") in json.loads(done.stdout)["figures"]["pressure"]["skipped"]
         assert "--data" in done.stderr
 
-    @pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"], ["--document"]])
+    @pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"], ["--document"], ["--peers"]])
     def test_refuses_what_it_does_not_know(self, wrong: list[str]) -> None:
         done = bench(*wrong)
         assert done.returncode == 2
@@ -170,6 +208,36 @@ class TestMeasuring:
         assert measure.run_process([sys.executable, "-S", "-c", "pass"]).peak_mib < 100
         assert len(ballast) == 200 << 20
 
+    def test_a_process_keeps_to_its_cores(self, measure: ModuleType) -> None:
+        command = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+        assert measure.run_process(command, cores=1).output == "1\n"
+        assert measure.run_process(command).output == f"{len(os.sched_getaffinity(0))}\n"
+
+    def test_times_as_fast_is_the_inverse_of_the_ratio(self, measure: ModuleType) -> None:
+        spread = {"median": 0.5, "min": 0.25, "max": 2.0}
+        contest = {"ours": {"a": {"ratio_less_start": {"wall_s": spread}}}}
+        assert measure.times_as_fast(contest)["times_as_fast"] == {"median": 2, "min": 0.5, "max": 4}
+        nothing_left = {"ours": {"a": {"ratio_less_start": {"wall_s": spread | {"min": -0.1}}}}}
+        assert "times_as_fast" not in measure.times_as_fast(nothing_left)
+
+    def test_commands_run_at_the_same_time(self, tmp_path: Path) -> None:
+        """Each of two waits for the other to begin, which one after the other they could not."""
+        program = (
+            "import pathlib, sys, time\n"
+            "own, other = map(pathlib.Path, sys.argv[1:])\n"
+            "own.touch()\n"
+            "deadline = time.monotonic() + 60\n"
+            "while not other.exists():\n"
+            "    if time.monotonic() > deadline: sys.exit(7)\n"
+            "    time.sleep(0.01)\n"
+        )
+        one, two = tmp_path / "one", tmp_path / "two"
+        both = [sys.executable, "-c", program, one, two, "--", sys.executable, "-c", program, two, one]
+        beside = [sys.executable, ROOT / "scripts" / "benchmarks" / "programs" / "side_by_side.py"]
+        assert subprocess.run([*beside, *both], check=False).returncode == 0
+        fails = [sys.executable, "-c", "", "--", sys.executable, "-c", "raise SystemExit(3)"]
+        assert subprocess.run([*beside, *fails], check=False).returncode == 1
+
     def test_a_failure_is_told_with_what_was_said(self, measure: ModuleType) -> None:
         with pytest.raises(measure.BenchError, match=r"ended with 3:\nno luck"):
             measure.run_process([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"])
@@ -202,15 +270,106 @@ def test_start_up_imports_all_that_tracking_imports(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_table_takes_the_place_of_the_one_before(table: ModuleType, measure: ModuleType, tmp_path: Path) -> None:
+class TestTargets:
+    def test_a_target_finds_its_number_and_judges_the_median(self, targets: ModuleType) -> None:
+        at_most, at_least = (
+            targets.Target("B0", "", "", "some", ["ours", "a", "wall_s"], 1.3, at_least=more) for more in (False, True)
+        )
+        spread = {"median": 1.2, "min": 1.0, "max": 1.5}
+        document = {"figures": {"some": {"ours": {"a": {"wall_s": spread, "cpu_s": {"median": 1}}}}}}
+        assert at_most.measured(document) == spread
+        assert at_most.measured(document, of="cpu_s") == {"median": 1}
+        assert (at_most.met(spread), at_least.met(spread)) == (True, False)
+        assert (at_most.shown, at_least.shown) == ("at most 1.3", "at least 1.3")
+
+    def test_the_greatest_of_several(self, targets: ModuleType) -> None:
+        target = targets.Target("B0", "", "", "some", ["values", "*"], 300, "MB")
+        document = {"figures": {"some": {"values": {"a": {"median": 7.0}, "b": {"median": 9.0}}}}}
+        assert target.measured(document) == {"median": 9.0}
+
+    @pytest.mark.parametrize("figures", [{}, {"some": {"skipped": "no"}}, {"some": {"values": {}}}])
+    def test_what_was_not_measured_is_told(self, targets: ModuleType, figures: dict[str, Any]) -> None:
+        for path in (["values", "*"], ["values", "a"], ["ours", "a", "wall_s"]):
+            target = targets.Target("B0", "", "", "some", path, 300)
+            assert target.measured({"figures": figures}) is None
+
+
+def spread(value: float) -> dict[str, float]:
+    return {"median": value}
+
+
+MEASURED: dict[str, Any] = {
+    "bundles": {
+        "days": 73.05,
+        "members": 50,
+        "input": {"a": 10**6, "b": 10**6},
+        "ours": {"run, above 4e-5": {"cpu_s": spread(12.0), "start": {"cpu_s": spread(2.0)}}},
+    },
+    "workers": {"times_as_fast": spread(1.9)},
+    "fleet": {"values": {"manager_cpu_ms_per_task": spread(0.5)}},
+    "worker-start": {"values": {"first_task_begins_s": spread(0.7)}},
+}
+
+
+class TestScaling:
+    """A campaign of 12 years and 10 members, in round numbers."""
+
+    def times(self, scaling: ModuleType, **changed: float) -> Any:
+        production = scaling.Production(years=12, members=10, halo_days=0.0)
+        machines = scaling.Machines("some", hosts=2, cores=2, storage="", bytes_per_s=changed.pop("bytes_per_s", 1e9))
+        costs = {"cpu_s": 3.0, "input_bytes": 1e6, "efficiency": 1.0, "manager_s": 0.001, "start_s": 1.0}
+        return scaling.times(production, machines, scaling.Costs(**costs | changed))
+
+    def test_the_longest_part_decides(self, scaling: ModuleType) -> None:
+        found = self.times(scaling)
+        assert found == scaling.Times(computing=90.0, reading=pytest.approx(0.12), managing=0.12, whole=91.0)
+        assert found.limit == "computing"
+        assert self.times(scaling, bytes_per_s=1e6).limit == "the data's way"
+        assert self.times(scaling, bytes_per_s=1e6).whole == 121.0
+        assert self.times(scaling, manager_s=1.0).limit == "the manager"
+
+    def test_what_is_less_efficient_takes_longer(self, scaling: ModuleType) -> None:
+        assert self.times(scaling, efficiency=0.5).computing == 180.0
+
+    def test_slots_that_get_no_year_stay_empty(self, scaling: ModuleType) -> None:
+        costs = scaling.Costs(cpu_s=1.0, input_bytes=1.0, efficiency=1.0, manager_s=0.0, start_s=0.0)
+        machines = scaling.Machines("some", hosts=5, cores=1, storage="", bytes_per_s=1e9)
+        seconds = [
+            scaling.times(scaling.Production(years=years, members=1, halo_days=0.0), machines, costs).computing
+            for years in (1, 5, 6, 10, 11)
+        ]
+        assert seconds == [1.0, 1.0, 2.0, 2.0, 3.0]
+
+    def test_as_many_hosts_are_fed_as_read_what_comes(self, scaling: ModuleType) -> None:
+        costs = scaling.Costs(cpu_s=4.0, input_bytes=1e6, efficiency=1.0, manager_s=0.0, start_s=0.0)
+        machines = scaling.Machines("some", hosts=1, cores=2, storage="", bytes_per_s=5e6)
+        assert scaling.hosts_fed(machines, costs) == 10.0
+
+    def test_a_member_year_is_what_the_bundles_took_less_their_start(self, scaling: ModuleType) -> None:
+        costs = scaling.costs_of({"figures": MEASURED})
+        assert costs == scaling.Costs(cpu_s=0.5, input_bytes=1e5, efficiency=0.95, manager_s=0.0005, start_s=0.7)
+        assert scaling.costs_of({"figures": MEASURED | {"fleet": {"skipped": "no"}}}) is None
+
+    def test_becomes_a_table(self, table: ModuleType) -> None:
+        rows = list(table.scaling_rows({"figures": MEASURED}))
+        laptop, cluster = (
+            next(row for row in rows if row.startswith(f"| {name}")) for name in ("one laptop", "12 hosts")
+        )
+        # 60 and 5 rounds of 56 member-years, each 0.5 s, 5.5 % longer for what lies beyond the year, on 95 % of a core.
+        assert laptop.split(" | ")[1:] == ["31 min", "1 s", "3 s", "31 min", "computing |"]
+        assert cluster.split(" | ")[1:] == ["155 s", "6 s", "3 s", "156 s", "computing |"]
+
+
+def test_tables_take_the_places_of_those_before(table: ModuleType, measure: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "benchmarks.md"
     path.write_text((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), encoding="utf-8")
-    table.replace_table(path, "| new |\n")
+    new = {name: f"| new {name} |\n" for name in ("targets", "figures", "scaling")}
+    table.replace_tables(path, new)
     once = path.read_text(encoding="utf-8")
-    table.replace_table(path, "| new |\n")
+    table.replace_tables(path, new)
     assert path.read_text(encoding="utf-8") == once
-    assert once.count("| new |") == 1
+    assert [once.count(text) for text in new.values()] == [1, 1, 1]
     assert "Medians of" not in once
     path.write_text("no marks", encoding="utf-8")
     with pytest.raises(measure.BenchError, match="lacks the lines"):
-        table.replace_table(path, "")
+        table.replace_tables(path, new)

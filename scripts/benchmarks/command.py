@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import Bench
 from benchmarks.environment import ROOT, environment_of_wheel, present_environment
-from benchmarks.figures import FIGURES, Bench
+from benchmarks.figures import FIGURES, LETTERS
 from benchmarks.inputs import Skipped, run_program
 from benchmarks.measure import BenchError
-from benchmarks.table import replace_table, table
+from benchmarks.table import replace_tables, tables
 
 __all__ = ["main"]
 
@@ -27,13 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     cache = options.cache.absolute()
     try:
-        environment = present_environment() if options.here else environment_of_wheel(cache)
+        peers = options.peers or options.document
+        environment = present_environment() if options.here else environment_of_wheel(cache, peers=peers)
         rounds = options.rounds or (3 if options.quick else 7)
         bench = Bench(environment, cache, options.data.absolute(), rounds, options.quick)
-        document = measure(bench, options.figures or list(FIGURES))
+        names = dict.fromkeys(name for names in options.figures for name in names)
+        document = measure(bench, list(names or FIGURES))
         print(json.dumps(document, indent=1), flush=True)
         if options.document:
-            replace_table(DOCUMENT, table(document))
+            replace_tables(DOCUMENT, tables(document))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -86,10 +89,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "own in the cache folder, where the input is kept too.",
     )
     parser.add_argument(
-        "figures", nargs="*", type=_figure, metavar="FIGURE", help=f"{', '.join(FIGURES)}; default: all"
+        "figures",
+        nargs="*",
+        type=_figures,
+        metavar="FIGURE",
+        help=f"{', '.join(FIGURES)}, or what targets are known by, B1 to B10; default: all",
     )
     parser.add_argument("--quick", action="store_true", help="short input and fewer rounds: to see that it works")
     parser.add_argument("--rounds", type=_count, metavar="N", help="runs of each process; default: 7, quick: 3")
+    parser.add_argument(
+        "--peers", action="store_true", help="install what is compared with, too: PyStormTracker and distributed"
+    )
     parser.add_argument("--here", action="store_true", help="measure what is installed beside the running python")
     parser.add_argument(
         "--data",
@@ -99,17 +109,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of prmsl.nc and vo850.nc, 2.5 degrees, for the 0.25 degree series; default: %(default)s",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", default=_default_cache(), help="default: %(default)s")
-    parser.add_argument("--document", action="store_true", help="put the figures into docs/benchmarks.md, too")
+    parser.add_argument("--document", action="store_true", help="put the figures into docs/benchmarks.md, with --peers")
     options = parser.parse_args(arguments)
     if options.document and (options.quick or options.figures):
         parser.error("--document shows all figures at full length: leave out --quick and the names of figures")
+    if options.here and options.peers:
+        parser.error("--here measures what is there and installs nothing: leave out --peers")
     return options
 
 
-def _figure(name: str) -> str:
-    if name not in FIGURES:
+def _figures(name: str) -> list[str]:
+    names = [figure for figure, letter in LETTERS.items() if letter == name.upper()] or [name]
+    if names[0] not in FIGURES:
         raise argparse.ArgumentTypeError(f"no figure is called {name!r}; choose from {', '.join(FIGURES)}")
-    return name
+    return names
 
 
 def _count(text: str) -> int:

@@ -52,8 +52,15 @@ def present_environment() -> Environment:
     return Environment(python, stormtracks, "present")
 
 
-def environment_of_wheel(cache: Path) -> Environment:
+def environment_of_wheel(cache: Path, *, peers: bool = False) -> Environment:
     """An environment that holds a wheel of this checkout; made, or brought up to date, where it has to be.
+
+    Parameters
+    ----------
+    cache : pathlib.Path
+        Where it is kept.
+    peers : bool
+        Whether what is compared with belongs in it: the extra ``bench``. Otherwise it is there if it was before.
 
     Raises
     ------
@@ -62,8 +69,8 @@ def environment_of_wheel(cache: Path) -> Environment:
     """
     home = cache / f"venv-{sys.version_info.major}.{sys.version_info.minor}"
     found = Environment(home / "bin" / "python", home / "bin" / "stormtracks", "wheel")
-    stamp, wanted = home / "installed", _fingerprint()
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted and found.stormtracks.is_file():
+    stamp, wanted = home / "installed", _fingerprint() + (" and peers" if peers else "")
+    if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(wanted) and found.stormtracks.is_file():
         return found
     print(f"installing a wheel of {ROOT} into {home} ...", file=sys.stderr)
     if not found.python.is_file():
@@ -73,7 +80,7 @@ def environment_of_wheel(cache: Path) -> Environment:
         _copy_checkout(tree)
         _pip(found.python, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(tree))
         (wheel,) = wheels.glob("*.whl")
-        _pip(found.python, "install", f"{wheel}[bench]")
+        _pip(found.python, "install", f"{wheel}[bench]" if peers else str(wheel))
         # The version may be that of what was there before, which pip then keeps.
         _pip(found.python, "install", "--no-deps", "--force-reinstall", str(wheel))
     stamp.write_text(wanted, encoding="utf-8")

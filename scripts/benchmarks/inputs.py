@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,16 @@ from pathlib import Path
 from benchmarks.environment import Environment
 from benchmarks.measure import BenchError, run_process
 
-__all__ = ["PROGRAMS", "Skipped", "member_year", "quarter_degree", "run_program"]
+__all__ = [
+    "PROGRAMS",
+    "Skipped",
+    "decade",
+    "ensemble",
+    "member_year",
+    "quarter_degree",
+    "run_program",
+    "same_members",
+]
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -61,6 +71,54 @@ def quarter_degree(environment: Environment, cache: Path, data: Path, variable: 
         if not source.is_file():
             raise Skipped(f"there is no {source} to make the 0.25 degree series from; give its folder as --data")
         _make(environment, "make_quarter_degree.py", wanted, [str(source.resolve()), "OUTPUT", variable, str(steps)])
+    return wanted
+
+
+def ensemble(environment: Environment, cache: Path, years: Sequence[int], days: int, members: int) -> Path:
+    """Folder of a synthetic ensemble in the c20 layout, from 1 January of each of some years.
+
+    Parameters
+    ----------
+    environment : Environment
+    cache : pathlib.Path
+        Where to keep it.
+    years : sequence of int
+    days, members : int
+        How many.
+    """
+    wanted = cache / "inputs" / f"ensemble-{days}-days-{members}-members"
+    for year in years:
+        if not (wanted / str(year)).is_dir():
+            _make(environment, "make_ensemble.py", wanted / str(year), ["OUTPUT", str(year), str(days), str(members)])
+    return wanted
+
+
+def decade(environment: Environment, cache: Path, years: int) -> Path:
+    """Folder of a long synthetic series of sea level pressure, a CF file for each year.
+
+    Parameters
+    ----------
+    environment : Environment
+    cache : pathlib.Path
+        Where to keep it.
+    years : int
+        How many.
+    """
+    wanted = cache / "inputs" / f"pressure-{years}-years"
+    if not wanted.is_dir():
+        _make(environment, "make_decade.py", wanted, ["OUTPUT", str(years)])
+    return wanted
+
+
+def same_members(member_year: Path, members: int) -> Path:
+    """Folder in the c20v3 layout in which one member stands under many numbers; its files take no more room."""
+    wanted = member_year.with_name(f"{member_year.name}-{members}-times")
+    for path in sorted((member_year / "2001").glob("*_mem001.nc")):
+        for member in range(1, members + 1):
+            link = wanted / "2001" / path.name.replace("_mem001", f"_mem{member:03d}")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                os.link(path, link)
     return wanted
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "ratios",
     "run_process",
     "spread_of",
+    "times_as_fast",
 ]
 
 _NOT_PASSED_ON = ("PYTHON", "STORMTRACKS_")
@@ -47,12 +48,19 @@ class Process:
         How a user would type it.
     start : Process, optional
         One that does no more than start in the same way: its time is what `command` needs before it does its work.
+    cores : int, optional
+        How many cores it may run on, with all that it starts; all if not given.
     """
 
     name: str
     command: tuple[str, ...]
     shown: str
     start: Process | None = None
+    cores: int | None = None
+
+    def on(self, cores: int) -> Process:
+        """The same on so many cores, its start too."""
+        return replace(self, cores=cores, start=self.start and self.start.on(cores))
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,8 @@ def plain_environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home)}
 
 
-def run_process(command: Sequence[str]) -> Run:
-    """Run a command in an empty folder that is removed afterwards.
+def run_process(command: Sequence[str], *, cores: int | None = None) -> Run:
+    """Run a command in an empty folder that is removed afterwards, on so many cores.
 
     Raises
     ------
@@ -93,7 +101,7 @@ def run_process(command: Sequence[str]) -> Run:
     """
     with tempfile.TemporaryDirectory(prefix="stormtracks-bench-") as folder:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", str(_WATCH), *command],
+            [sys.executable, "-I", "-S", str(_WATCH), str(cores or 0), *command],
             cwd=folder,
             env=plain_environment(Path(folder)),
             stdin=subprocess.DEVNULL,
@@ -143,7 +151,7 @@ def _take_turns(processes: Sequence[Process], rounds: int) -> dict[Process, list
     runs: dict[Process, list[Run]] = {process: [] for process in processes}
     for turn in range(1, rounds + 1):
         for process in processes:
-            run = run_process(process.command)
+            run = run_process(process.command, cores=process.cores)
             runs[process].append(run)
             print(
                 f"  round {turn} of {rounds}: {process.name}: {run.wall_s:.2f} s, user + sys {run.cpu_s:.2f} s, "
@@ -155,6 +163,8 @@ def _take_turns(processes: Sequence[Process], rounds: int) -> dict[Process, list
 
 def _describe(process: Process, runs: dict[Process, list[Run]]) -> dict[str, Any]:
     entry: dict[str, Any] = {"command": process.shown}
+    if process.cores is not None:
+        entry["cores"] = process.cores
     for name in ("wall_s", "cpu_s", "peak_mib"):
         entry[name] = spread_of([getattr(run, name) for run in runs[process]])
     if process.start is not None:
@@ -181,6 +191,16 @@ def _numbers(output: str) -> dict[str, int]:
     lines = re.findall(r"^([a-z ]+): (\d+)$", output, flags=re.MULTILINE)
     words = [(name, number) for number, name in re.findall(r"(\d+) (tracks|points)\b", output)]
     return {name: int(number) for name, number in lines + words}
+
+
+def times_as_fast(contest: dict[str, Any]) -> dict[str, Any]:
+    """The contest, and how many times as fast as the reference the only one of ours was, start-up apart."""
+    (entry,) = contest["ours"].values()
+    spread = entry.get("ratio_less_start", {}).get("wall_s")
+    if spread is None or spread["min"] <= 0:
+        return contest
+    inverse = {name: round(1 / spread[of], 4) for name, of in (("median", "median"), ("min", "max"), ("max", "min"))}
+    return {"times_as_fast": inverse, **contest}
 
 
 def spread_of(values: Sequence[float]) -> dict[str, float]:

