@@ -40,10 +40,10 @@ class Account:
 
     def note(self, change: Change) -> None:
         """Something has happened; it will be told of, with the progress of now."""
-        begins = change.event == "begun" and not self._finish_times
-        if begins or (change.event in ("complete", "failure", "timeout") and self._schedule.left < self._left):
+        begins, left = change.event == "begun" and not self._finish_times, self._schedule.left
+        if begins or (change.event in ("complete", "failure", "timeout") and left < self._left):
             self._finish_times.append(self._clock())
-        self._left = self._schedule.left
+        self._left = left
         self._untold.append((change, self.progress()))
 
     def tell(self, listener: Listener) -> None:

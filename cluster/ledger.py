@@ -33,6 +33,8 @@ RERUN = "rerun"
 """Name of the loop whose rounds are reruns that were asked for."""
 _TASK, _TASK_ID = 0, 0
 """A campaign has one kind of task, the first that was ever added."""
+_AT_ONCE = 4096
+"""How many elements are added together; all of them in one commit."""
 
 
 class _Place(NamedTuple):
@@ -62,7 +64,10 @@ class Ledger(Record):
         # attempts; and the number of the last attempt at it.
         self._iteration, self._slot, self._runs, self._made = array("q"), array("q"), array("q"), array("q")
         self._iterations = 0
-        self._element: dict[int, dict[int, int]] = {}
+        # By the cell of each task in the table of years and members, its element; -1 if it has none.
+        self._element = array("q", [-1]) * len(schedule)
+        self._row = {year: row * len(schedule.members) for row, year in enumerate(schedule.years)}
+        self._column = {member: column for column, member in enumerate(schedule.members)}
         self._reruns: set[int] = set()
         self._complete: list[tuple[int, int]] = []
         self._held: list[Held] = []
@@ -133,14 +138,13 @@ class Ledger(Record):
 
     def _take_up_elements(self, processes: Mapping[str, Process | None], now: float) -> None:
         """Put every task of the schedule where the store says it was."""
-        years, members = set(self._schedule.years), set(self._schedule.members)
         retired: list[int] = []
         restored: list[int] = []
         given_up: list[int] = []
         for element in self._store.get_task_elements_islice(_TASK, _TASK_ID, slice(None)):
             at, year, member = element["index"], element["year"], element["member"]
             self._remember(element)
-            wanted = year in years and member in members
+            wanted = year in self._row and member in self._column
             if wanted == element["retired"]:
                 (restored if wanted else retired).append(at)
             if wanted:
@@ -160,7 +164,8 @@ class Ledger(Record):
     def _remember(self, element: Mapping[str, Any]) -> None:
         iterations = element["iterations"]
         latest = iterations[-1]
-        self._element.setdefault(element["year"], {})[element["member"]] = element["index"]
+        if element["year"] in self._row and element["member"] in self._column:
+            self._element[self._cell(element["year"], element["member"])] = element["index"]
         self._iteration.append(latest["index"])
         self._slot.append(latest["parameter"])
         self._runs.append(len(latest["EARs"]))
@@ -202,30 +207,31 @@ class Ledger(Record):
 
     def _add_missing(self) -> None:
         """Add the years and members that the store does not hold."""
-        missing = [
-            (year, member)
-            for year in self._schedule.years
-            for member in self._schedule.members
-            if member not in self._element.get(year, {})
-        ]
+        missing = array("q", (cell for cell, element in enumerate(self._element) if element < 0))
         if not missing:
             return
-        years, members = {year for year, _ in missing}, {member for _, member in missing}
-        self._store.add_element_set(_TASK, {"years": sorted(years), "members": sorted(members)})
-        slots = [self._store.add_unset_parameter_data({"type": "result"}) for _ in missing]
-        for at, ((year, member), slot) in enumerate(zip(missing, slots, strict=True), start=len(self._iteration)):
-            self._element.setdefault(year, {})[member] = at
-            self._iteration.append(self._iterations)
-            self._iterations += 1
-            self._slot.append(slot)
-        self._runs.extend([0] * len(missing))
-        self._made.extend([0] * len(missing))
-        self._store.add_elements(
-            _TASK,
-            _TASK_ID,
-            [{"year": year, "member": member} for year, member in missing],
-            [{"parameter": slot} for slot in slots],
-        )
+        width = len(self._schedule.members)
+        rows, columns = sorted({cell // width for cell in missing}), sorted({cell % width for cell in missing})
+        years = [self._schedule.years[row] for row in rows]
+        members = [self._schedule.members[column] for column in columns]
+        self._store.add_element_set(_TASK, {"years": years, "members": members})
+        for start in range(0, len(missing), _AT_ONCE):
+            self._add_elements(missing[start : start + _AT_ONCE])
+
+    def _add_elements(self, cells: Sequence[int]) -> None:
+        """Add elements for some tasks of the schedule."""
+        slots = [self._store.add_unset_parameter_data({"type": "result"}) for _ in cells]
+        keys = []
+        for element, cell in enumerate(cells, start=len(self._iteration)):
+            self._element[cell] = element
+            row, column = divmod(cell, len(self._schedule.members))
+            keys.append({"year": self._schedule.years[row], "member": self._schedule.members[column]})
+        self._iteration.extend(range(self._iterations, self._iterations + len(cells)))
+        self._iterations += len(cells)
+        self._slot.extend(slots)
+        self._runs.extend([0] * len(cells))
+        self._made.extend([0] * len(cells))
+        self._store.add_elements(_TASK, _TASK_ID, keys, [{"parameter": slot} for slot in slots])
 
     def _add_rounds(self, elements: Sequence[int], reason: str) -> None:
         """Begin another round of some elements."""
@@ -375,7 +381,12 @@ class Ledger(Record):
         return self._at(year, ensemble_member) in self._reruns
 
     def _at(self, year: int, ensemble_member: int) -> int:
-        return self._element[year][ensemble_member]
+        """The element of a task."""
+        return self._element[self._cell(year, ensemble_member)]
+
+    def _cell(self, year: int, ensemble_member: int) -> int:
+        """The cell of a task in the table of years and members."""
+        return self._row[year] + self._column[ensemble_member]
 
 
 def _process_of(jobscript: Mapping[str, Any]) -> Process | None:

@@ -65,11 +65,10 @@ def rerun(
         _check_known(root, task, years, members)
         chosen = [
             element["index"]
-            for element in store.get_task_elements_islice(task["index"], task["insert_ID"], slice(None))
-            if element["iterations"][-1]["status"] in ("FT" if failed else "+FT")
-            and not element["retired"]
-            and (not years or element["year"] in years)
-            and (not members or element["member"] in members)
+            for element in store.get_task_elements_of_status(
+                task["index"], task["insert_ID"], "FT" if failed else "+FT"
+            )
+            if (not years or element["year"] in years) and (not members or element["member"] in members)
         ]
         if chosen:
             _mark(store, (task["index"], task["insert_ID"]), chosen)

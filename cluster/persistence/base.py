@@ -98,6 +98,10 @@ class PersistentStore(ElementStore):
     format: ClassVar[str]
     _features: ClassVar[PersistentStoreFeatures]
 
+    def __init__(self, workflow: Workflow) -> None:
+        self._drafts: dict[int, dict[str, Any]] = {}
+        super().__init__(workflow)
+
     # --- the store as a whole
 
     @classmethod
@@ -393,10 +397,7 @@ class PersistentStore(ElementStore):
 
     def append_submission_attempt(self, sub_idx: int, submitted_js_idx: int) -> None:
         """A worker of a submission has joined."""
-        row = self._get(Submission, sub_idx)
-        attempts = [*from_json(row.document)["submission_attempts"], whole(submitted_js_idx)]
-        document = merged(row.document, {"submission_attempts": attempts}, "the submission")
-        self._pending.change(row._replace(document=document))
+        self._draft_of(sub_idx)["submission_attempts"].append(whole(submitted_js_idx))
 
     def set_jobscript_job_ID(self, sub_idx: int, js_idx: int, job_ID: int | str) -> None:
         """Say what the job of a worker is called: its incarnation, or a scheduler's number."""
@@ -411,8 +412,8 @@ class PersistentStore(ElementStore):
         self._change_jobscript(sub_idx, js_idx, version_info=list(vers_info))
 
     def _change_jobscript(self, sub_idx: int, js_idx: int, **values: Any) -> None:
-        row = self._get(Submission, sub_idx)
-        jobscripts = from_json(row.document)["jobscripts"]
+        plain = from_json(to_json(values, "the submission"))
+        jobscripts = self._draft_of(sub_idx)["jobscripts"]
         if not 0 <= js_idx <= len(jobscripts):
             raise StoreError(
                 f"submission {sub_idx} cannot have a jobscript {js_idx}: it has {len(jobscripts)}",
@@ -420,8 +421,26 @@ class PersistentStore(ElementStore):
             )
         if js_idx == len(jobscripts):
             jobscripts.append({"index": js_idx})
-        jobscripts[js_idx] |= values
-        self._pending.change(row._replace(document=merged(row.document, {"jobscripts": jobscripts}, "the submission")))
+        jobscripts[js_idx] |= plain
+
+    def _draft_of(self, sub_idx: int) -> dict[str, Any]:
+        """The document of a submission, to be changed; its text is made once for all changes."""
+        if sub_idx not in self._drafts:
+            row = self._get(Submission, sub_idx)
+            self._pending.change(row)
+            self._drafts[sub_idx] = dict(from_json(row.document))
+        return self._drafts[sub_idx]
+
+    def _write_out_drafts(self) -> None:
+        drafts, self._drafts = self._drafts, {}
+        for index, document in drafts.items():
+            row = self._get(Submission, index)
+            self._pending.change(row._replace(document=to_json(document, "the submission")))
+
+    def clear_pending(self) -> None:
+        """Drop the pending changes."""
+        self._drafts = {}
+        super().clear_pending()
 
     @classmethod
     def _not_found(cls, path: Path) -> WorkflowNotFoundError:

@@ -12,7 +12,7 @@ from stormtracks.cluster.persistence.folders import as_store_error
 from stormtracks.cluster.persistence.rowstore import damaged_error
 from stormtracks.publish import storing
 
-__all__ = ["connect", "set_journal", "using"]
+__all__ = ["connect", "set_journal", "store_error", "using"]
 
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that holds the data base."""
@@ -49,10 +49,11 @@ def using(path: Path, action: str) -> Iterator[None]:
         with as_store_error(), storing(action, path):
             yield
     except sqlite3.Error as error:
-        raise _store_error(action, path, error) from error
+        raise store_error(action, path, error) from error
 
 
-def _store_error(action: str, path: Path, error: sqlite3.Error) -> StoreError:
+def store_error(action: str, path: Path, error: sqlite3.Error) -> StoreError:
+    """What SQLite says of a data base as an error of the store."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED:
         return damaged_error(path, str(error))

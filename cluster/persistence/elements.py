@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import index as whole
 from typing import Any
 
 from stormtracks.cluster.errors import StoreError
+from stormtracks.cluster.persistence.reading import ElementReader
 from stormtracks.cluster.persistence.rows import (
     Attempt,
     Element,
@@ -20,19 +20,15 @@ from stormtracks.cluster.persistence.rows import (
     to_json,
     to_text,
 )
-from stormtracks.cluster.persistence.rowstore import RowStore
-from stormtracks.cluster.persistence.shapes import attempt_shape, element_shape, from_json, merged, plain_text
+from stormtracks.cluster.persistence.shapes import merged, plain_text
 
 __all__ = ["ElementStore"]
-
-CHUNK = 4096
-"""How many elements are read at once by those who take them one by one."""
 
 ENDED = ("complete", "failure", "timeout", "lost")
 FORGIVABLE = ("failure", "timeout")
 
 
-class ElementStore(RowStore):
+class ElementStore(ElementReader):
     """What is to be done and what was tried.
 
     A *task* is a kind of task, an *element* one year of one member, an *element set* the years and members added at
@@ -102,14 +98,19 @@ class ElementStore(RowStore):
         keys = [(whole(element["year"]), whole(element["member"])) for element in elements]
         self._refuse_known(task, keys)
         slots = self._free_slots(iteration["parameter"] for iteration in element_iterations)
-        for (year, member), iteration, slot in zip(keys, element_iterations, slots, strict=True):
-            element = self._take_next(Element, task)
-            first = self._take_next(Iteration, task)
-            self._pending.add(Element(task, element, year, member, element_set, 0, first))
-            self._add_iteration(Iteration(task, first, element, slot.idx, iteration.get("loop"), "-"), slot)
+        element = self._take_next(Element, task, rows=len(keys))
+        first = self._take_next(Iteration, task, rows=len(keys))
+        for at, ((year, member), iteration, slot) in enumerate(zip(keys, element_iterations, slots, strict=True)):
+            self._pending.add(Element(task, element + at, year, member, element_set, 0, first + at))
+            self._add_iteration(task, first + at, element + at, slot, iteration.get("loop"))
+        self._relieve()
+
+    def _keys_in_years(self, task: int, years: Collection[int]) -> set[tuple[int, int]]:
+        """Year and member of the elements of a task, at least of those of these years."""
+        return {(element.year, element.member) for element in self._rows(Element, task)}
 
     def _refuse_known(self, task: int, keys: Sequence[tuple[int, int]]) -> None:
-        known = {(element.year, element.member) for element in self._rows(Element, task)}
+        known = self._keys_in_years(task, {year for year, _ in keys})
         for key in keys:
             if key in known:
                 raise StoreError(
@@ -124,9 +125,9 @@ class ElementStore(RowStore):
             raise StoreError("two iterations share a parameter", remedy="give each iteration a parameter of its own")
         return slots
 
-    def _add_iteration(self, row: Iteration, slot: Parameter) -> None:
-        self._pending.add(row._replace(status=iteration_status(slot.is_set, None)))
-        self._pending.change(slot._replace(task=row.task, iteration=row.idx))
+    def _add_iteration(self, task: int, index: int, element: int, slot: Parameter, loop: int | None) -> None:
+        self._pending.add(Iteration(task, index, element, slot.idx, loop, iteration_status(slot.is_set, None)))
+        self._pending.change(Parameter(slot.idx, slot.is_set, slot.data, slot.source, task, index))
 
     def add_element_iterations(
         self,
@@ -159,7 +160,7 @@ class ElementStore(RowStore):
         for iteration, slot in zip(element_iterations, slots, strict=True):
             number = self._take_next(Iteration, task)
             owner = owners[number].idx
-            self._add_iteration(Iteration(task, number, owner, slot.idx, iteration.get("loop"), "-"), slot)
+            self._add_iteration(task, number, owner, slot, iteration.get("loop"))
             self._pending.change(self._get(Element, task, owner)._replace(latest=number))
 
     def retire_elements(self, task_idx: int, task_insert_ID: int, element_indices: Iterable[int]) -> None:
@@ -303,126 +304,3 @@ class ElementStore(RowStore):
         if attempt.run == self._next(Attempt, attempt.task, attempt.iteration) - 1:
             is_set = self._get(Parameter, iteration.parameter).is_set
             self._pending.change(iteration._replace(status=iteration_status(is_set, attempt)))
-
-    # --- reading
-
-    def get_all_tasks_metadata(self) -> list[dict[str, Any]]:
-        """All tasks in their order, each with its progress.
-
-        Returns
-        -------
-        list of dict
-            What was given to `add_empty_task`, and ``index``, ``insert_ID``, ``num_elements`` (retired ones included),
-            ``element_sets`` (what was given to `add_element_set`), ``members`` (numbers in order) and ``rows``: for
-            each year a text of one sign per member, the status of the latest iteration, a space where there is none.
-            Retired elements are left out of members and rows.
-        """
-        with self.cached_load():
-            tasks = sorted(self._rows(Task), key=lambda task: task.place)
-            return [self._task_metadata(task) for task in tasks]
-
-    def _task_metadata(self, task: Task) -> dict[str, Any]:
-        members, rows = _board(list(self._years(task.insert_ID)))
-        return {
-            **from_json(task.document),
-            "index": task.place,
-            "insert_ID": task.insert_ID,
-            "num_elements": self._next(Element, task.insert_ID),
-            "element_sets": [from_json(one.document) for one in self._rows(ElementSet, task.insert_ID)],
-            "members": members,
-            "rows": rows,
-        }
-
-    def _years(self, task: int) -> Iterable[tuple[int, Sequence[int], str]]:
-        """Each year with its members and a sign for each, of all elements that count; in order of year and member."""
-        status = {iteration.idx: iteration.status for iteration in self._rows(Iteration, task)}
-        years: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        for element in self._rows(Element, task):
-            if not element.retired:
-                years[element.year].append((element.member, status[element.latest]))
-        for year in sorted(years):
-            signs = sorted(years[year])
-            yield year, [member for member, _ in signs], "".join(sign for _, sign in signs)
-
-    def get_task_elements(
-        self, task_idx: int, task_insert_ID: int, selection: slice, keep_iterations_idx: bool = False
-    ) -> list[dict[str, Any]]:
-        """Elements of a task with all their history.
-
-        Parameters
-        ----------
-        task_idx, task_insert_ID : int
-        selection : slice
-            Of the elements in the order in which they were added.
-        keep_iterations_idx : bool
-            Whether to give ``iterations_idx``, too: the indices of the iterations.
-
-        Returns
-        -------
-        list of dict
-            ``index``, ``year``, ``member``, ``element_set``, ``retired`` and ``iterations``: a list of ``index``,
-            ``parameter``, ``loop``, ``status`` (a glyph) and ``EARs``: a list of ``number``, ``worker``,
-            ``incarnation``, ``host``, ``pid``, ``code``, ``submission``, ``start``, ``end``, ``status`` (None while it
-            runs), ``error``, ``exit_code`` and ``seconds``.
-        """
-        with self.cached_load():
-            chosen = self._chosen(task_idx, task_insert_ID, selection)
-            return self._elements(task_insert_ID, chosen, keep_iterations_idx) if chosen else []
-
-    def get_task_elements_islice(
-        self, task_idx: int, task_insert_ID: int, selection: int | slice
-    ) -> Iterator[dict[str, Any]]:
-        """Elements of a task as `get_task_elements` gives them, one by one, without ever holding all of them."""
-        if not isinstance(selection, slice):
-            selection = slice(selection, selection + 1 or None)
-        chosen = self._chosen(task_idx, task_insert_ID, selection)
-        for at in range(0, len(chosen), CHUNK):
-            with self.cached_load():
-                elements = self._elements(task_insert_ID, chosen[at : at + CHUNK], False)
-            yield from elements
-
-    def _chosen(self, task_idx: int, task_insert_ID: int, selection: slice) -> range:
-        number = self._next(Element, self._task(task_idx, task_insert_ID))
-        return range(*selection.indices(number))
-
-    def _elements(self, task: int, chosen: range, keep_iterations_idx: bool) -> list[dict[str, Any]]:
-        span = range(min(chosen), max(chosen) + 1) if len(chosen) < self._next(Element, task) else None
-        attempts = defaultdict(list)
-        for attempt in self._rows(Attempt, task, span):
-            attempts[attempt.iteration].append(attempt_shape(attempt))
-        iterations = defaultdict(list)
-        for row in self._rows(Iteration, task, span):
-            shape = {"index": row.idx, "parameter": row.parameter, "loop": row.loop, "status": row.status}
-            iterations[row.element].append({**shape, "EARs": attempts[row.idx]})
-        found = {row.idx: element_shape(row, iterations[row.idx]) for row in self._rows(Element, task, span)}
-        if keep_iterations_idx:
-            for element in found.values():
-                element["iterations_idx"] = [iteration["index"] for iteration in element["iterations"]]
-        return [found[index] for index in chosen]
-
-    # --- which task
-
-    def _task_at(self, task_idx: int) -> Task:
-        task = next((task for task in self._rows(Task) if task.place == task_idx), None)
-        if task is None:
-            raise StoreError(f"there is no task {task_idx} in {self.workflow_path}", remedy="add it first")
-        return task
-
-    def _task(self, task_idx: int, task_insert_ID: int) -> int:
-        """The insert ID of a task, which must be at this place."""
-        if self._get(Task, task_insert_ID).place != task_idx:
-            raise StoreError(
-                f"the task at {task_idx} is not the one with insert ID {task_insert_ID}",
-                remedy="give the place that get_task_idx_from_insert_ID tells",
-            )
-        return task_insert_ID
-
-
-def _board(years: Sequence[tuple[int, Sequence[int], str]]) -> tuple[list[int], dict[int, str]]:
-    """All members, and by year a sign for each of them."""
-    members = sorted({member for some in {tuple(some) for _, some, _ in years} for member in some})
-    rows = {}
-    for year, some, signs in years:
-        row = dict(zip(some, signs, strict=True)) if len(some) < len(members) else {}
-        rows[year] = "".join([row.get(member, " ") for member in members]) if row else signs
-    return members, rows

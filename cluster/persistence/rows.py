@@ -201,6 +201,8 @@ KEY_LENGTH: Mapping[type[Row], int] = {
 }
 """How many of a row's first fields are its key."""
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 _STATUS_OF_ENDED = {"complete": "-", "failure": "F", "timeout": "T", "lost": "-", "forgiven": "-"}
 
 
@@ -235,7 +237,7 @@ def to_json(value: Any, what: str) -> str:
         If the value is none that JSON can hold.
     """
     try:
-        return json.dumps(value, separators=(",", ":"))
+        return _encode(value)
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"{what} cannot be stored: {error}",

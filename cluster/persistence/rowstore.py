@@ -23,6 +23,9 @@ __all__ = ["RowStore", "Workflow", "check_schema", "damaged_error"]
 
 R = TypeVar("R", bound=Row)
 
+CHUNK = 4096
+"""How many rows are read or added at once by those who take them one by one."""
+
 
 @dataclass(frozen=True)
 class Workflow:
@@ -86,6 +89,16 @@ class RowStore(ABC):
     def _count(self, kind: type[Row], parent: Key) -> int:
         """How many rows on disk have these first fields of their key; all but its last field are given."""
 
+    def _relieve(self) -> None:
+        """Many changes are pending, and more will be: a kind of store may put them where they need no memory.
+
+        Raises
+        ------
+        StoreError
+            As from `commit_pending`; but then nothing is pending any more.
+        """
+        return
+
     @abstractmethod
     def _commit(self, pending: Pending, revision: int) -> int:
         """Put all changes on disk or none, if the revision there still is this one; give the new one.
@@ -125,7 +138,8 @@ class RowStore(ABC):
         Raises
         ------
         StoreChangedError
-            If somebody has; the changes stay pending, and nothing of them is on disk.
+            If somebody has; the changes stay pending, and nothing of them is on disk. If they were too many to be kept
+            in memory, they are dropped.
         StoreError
             If the disk does not take them; likewise.
         """
@@ -136,8 +150,13 @@ class RowStore(ABC):
     def commit_pending(self) -> None:
         """Put all pending changes on disk together; raises as `save` does."""
         if self.has_pending:
+            self._write_out_drafts()
             self._revision = self._commit(self._pending, self._revision)
             self.clear_pending()
+
+    def _write_out_drafts(self) -> None:
+        """Make rows of changes that are kept in another form until they are read or committed."""
+        return
 
     def clear_pending(self) -> None:
         """Drop the pending changes."""
@@ -195,6 +214,7 @@ class RowStore(ABC):
         return row
 
     def _rows(self, kind: type[R], task: int | None = None, elements: range | None = None) -> Iterator[R]:
+        self._write_out_drafts()
         return self._pending.over(kind, self._scan(kind, task, elements), task, elements)
 
     def all_rows(self) -> Iterator[Row]:
@@ -204,8 +224,10 @@ class RowStore(ABC):
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Add rows of another store to one that has none of them; pending."""
-        for row in rows:
+        for number, row in enumerate(rows, start=1):
             self._pending.add(row)
+            if number % CHUNK == 0:
+                self._relieve()
 
     def _next(self, kind: type[Row], *parent: int) -> int:
         """How many rows there are with these first fields of their key: the last field of the next one's."""
@@ -213,10 +235,10 @@ class RowStore(ABC):
         number = self._next_of.get((kind, parent))
         return self._count(kind, parent) if number is None else number
 
-    def _take_next(self, kind: type[Row], *parent: int) -> int:
-        """The last field of the key of a row that will be added now."""
+    def _take_next(self, kind: type[Row], *parent: int, rows: int = 1) -> int:
+        """The last field of the key of a row that will be added now, or of the first of so many rows."""
         number = self._next(kind, *parent)
-        self._next_of[kind, parent] = number + 1
+        self._next_of[kind, parent] = number + rows
         return number
 
     def __enter__(self) -> Self:

@@ -10,21 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from stormtracks.cluster.errors import StoreError
+from stormtracks.cluster.persistence import tables
 from stormtracks.cluster.persistence.base import PersistentStore, PersistentStoreFeatures, Workflow
-from stormtracks.cluster.persistence.connection import connect, set_journal, using
+from stormtracks.cluster.persistence.connection import connect, set_journal, store_error, using
 from stormtracks.cluster.persistence.disks import is_on_network
 from stormtracks.cluster.persistence.pending import Pending
 from stormtracks.cluster.persistence.rows import KEY_LENGTH, Campaign, Element, Key, Row
 from stormtracks.cluster.persistence.rowstore import check_schema, damaged_error
 from stormtracks.cluster.persistence.seal import Seal, SealFile, digest_of
-from stormtracks.cluster.persistence.tables import BOARD, CREATE_ALL, INSERT, NAMES, SELECT, SELECT_ONE, UPDATE
 from stormtracks.cluster.process import boot_id
 
 __all__ = ["SQLitePersistentStore"]
@@ -41,6 +41,9 @@ LOG_BYTES = 2**24
 
 ROW_BYTES = 2**13
 """How much longer a row makes the log: the page that it is on, and one of an index."""
+
+MOST_PENDING = 2**16
+"""Pending rows from which on they are written ahead of their commit."""
 
 LOOKS = 3
 """How often a data base is compared with its seal until it is taken for damaged."""
@@ -63,6 +66,7 @@ class SQLitePersistentStore(PersistentStore):
         self._writes = False
         self._closed = False
         self._log_rows = 0
+        self._ahead = 0
         self._aside: tuple[int, sqlite3.Connection] | None = None
         self._reads_aside = False
         super().__init__(workflow)
@@ -100,8 +104,8 @@ class SQLitePersistentStore(PersistentStore):
         path.touch()  # whose permissions, as the umask says, SQLite gives to the files beside it
         with using(path, "write"), closing(connect(path, "rw")) as db:
             set_journal(db, _journal_for(folder))
-            db.executescript(f"BEGIN; {CREATE_ALL}; COMMIT")
-            db.execute(INSERT[Campaign], campaign)
+            db.executescript(f"BEGIN; {tables.CREATE_ALL}; COMMIT")
+            db.execute(tables.INSERT[Campaign], campaign)
         SealFile(folder / SEAL).write(Seal(0, boot_id(), 0, digest_of(path)), lasting=True)
 
     def _open(self) -> int:
@@ -217,8 +221,9 @@ class SQLitePersistentStore(PersistentStore):
         path.touch()
         with self._sql("copy"), self.cached_load():
             copy = connect(path, "rw")
+            source = self._connect_to_read() if self._ahead else self._source
             try:
-                self._source.backup(copy)
+                source.backup(copy)
                 (revision,) = copy.execute("SELECT number FROM revision").fetchone()
                 set_journal(copy, _journal_for(folder))
             finally:
@@ -230,16 +235,21 @@ class SQLitePersistentStore(PersistentStore):
     def _read_revision(self) -> int:
         if _identity(self.store_path) != self._file:
             return -1
-        with self._sql("read"):
-            row = self._source.execute("SELECT number FROM revision").fetchone()
+        row = self._fetch_one("SELECT number FROM revision")
         if row is None or not isinstance(row[0], int):
             raise damaged_error(self.store_path, "it does not tell its revision")
         return row[0]
 
     def _fetch(self, kind: type[R], key: Key) -> R | None:
-        with self._sql("read"):
-            found = self._source.execute(SELECT_ONE[kind], key).fetchone()
+        found = self._fetch_one(tables.SELECT_ONE[kind], key)
         return None if found is None else _row(kind, found)
+
+    def _fetch_one(self, query: str, values: Sequence[int] = ()) -> tuple[Any, ...] | None:
+        try:  # as `_sql` does, but this is called for every row
+            found: tuple[Any, ...] | None = self._source.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise store_error("read", self.store_path, error) from error
+        return found
 
     def _scan(self, kind: type[R], task: int | None, elements: range | None) -> Iterable[R]:
         conditions: list[str] = []
@@ -250,35 +260,43 @@ class SQLitePersistentStore(PersistentStore):
         if elements is not None:
             conditions.append(f"{'idx' if kind is Element else 'element'} BETWEEN ? AND ?")
             values += [elements.start, elements.stop - 1]
-        query = f"{SELECT[kind]} WHERE {' AND '.join(conditions) or 1}"
+        query = f"{tables.SELECT[kind]} WHERE {' AND '.join(conditions) or 1}"
         with self._sql("read"):
             # Sorted here, as SQLite would rather walk through the whole table in this order than sort a few rows.
             return sorted(map(partial(_row, kind), self._source.execute(query, values)))
 
     def _count(self, kind: type[Row], parent: Key) -> int:
-        last, above = kind._fields[len(parent)], kind._fields[: len(parent)]
-        assert len(parent) == KEY_LENGTH[kind] - 1
-        condition = " AND ".join(f'"{name}" = ?' for name in above) or "1"
-        query = f'SELECT max("{last}") FROM {NAMES[kind]} WHERE {condition}'
-        with self._sql("read"):
-            (highest,) = self._source.execute(query, parent).fetchone()
-        return 0 if highest is None else highest + 1
+        found = self._fetch_one(tables.LAST[kind], parent)
+        return 0 if found is None or found[0] is None else found[0] + 1
 
     def _years(self, task: int) -> Iterable[tuple[int, Sequence[int], str]]:
         if self.has_pending:
             return super()._years(task)
         with self._sql("read"):
-            found = self._source.execute(BOARD, (task,)).fetchall()
-        # Most years have the same members.
-        orders = {members: _order(members) for members in {members for _, members, _ in found}}
-        return [(year, *_sorted(orders[members], signs)) for year, members, signs in found]
+            found = self._source.execute(tables.BOARD, (task,)).fetchall()
+        return tables.in_order(found)
 
     @property
     def _source(self) -> sqlite3.Connection:
         """What is read from."""
         return self._aside[1] if self._aside is not None and self._reads_aside else self._db
 
+    def _keys_in_years(self, task: int, years: Collection[int]) -> set[tuple[int, int]]:
+        query = "SELECT year, member FROM elements WHERE task = ? AND year BETWEEN ? AND ?"
+        with self._sql("read"):
+            on_disk = set(self._source.execute(query, (task, min(years, default=0), max(years, default=0))))
+        pending = self._pending.added.get(Element, {}).values()
+        return on_disk.union((element.year, element.member) for element in pending if element.task == task)
+
+    def _of_status(self, task: int, statuses: str) -> list[int]:
+        if self.has_pending:
+            return super()._of_status(task, statuses)
+        with self._sql("read"):
+            return sorted(index for (index,) in self._source.execute(tables.OF_STATUS, (task, statuses)))
+
     def _begin_reading(self) -> None:
+        if self._ahead:  # what is being written is seen by nobody else, and nobody else writes
+            return
         with self._sql("read"):
             self._db.execute("BEGIN")
             # The state is chosen by the first thing that is read.
@@ -300,7 +318,7 @@ class SQLitePersistentStore(PersistentStore):
 
     def _end_reading(self) -> None:
         self._reads_aside = False  # and keep the copy, for those who go on reading piece by piece
-        if self._db.in_transaction:
+        if self._db.in_transaction and not self._ahead:
             self._db.execute("ROLLBACK")
 
     def _drop_aside(self) -> None:
@@ -310,35 +328,83 @@ class SQLitePersistentStore(PersistentStore):
 
     # --- writing
 
-    def _commit(self, pending: Pending, revision: int) -> int:
+    @property
+    def has_pending(self) -> bool:
+        """Whether there are changes that are not yet committed."""
+        return bool(self._ahead) or super().has_pending
+
+    def clear_pending(self) -> None:
+        """Drop the pending changes."""
+        super().clear_pending()
+        if self._ahead:
+            self._ahead = 0
+            self._roll_back()
+            if self._depth:
+                self._begin_reading()
+
+    def _relieve(self) -> None:
+        """Write what is pending into the transaction that the next commit ends; if that fails, all of it is dropped."""
+        if len(self._pending) < MOST_PENDING:
+            return
+        begins = not self._ahead
         self._end_reading()
-        self._drop_aside()
+        self._ahead += len(self._pending)
+        try:
+            with self._sql("write"):
+                if begins:
+                    with self._seal_file.locked():
+                        self._begin_writing(self._revision)
+                self._put(self._pending)
+        except BaseException:
+            self.clear_pending()
+            raise
+        self._pending = Pending()
+
+    def _commit(self, pending: Pending, revision: int) -> int:
+        rows = self._ahead + len(pending)
+        self._end_reading()
         try:
             with self._sql("write"), self._seal_file.locked():
-                self._become_writer()
                 self._write(pending, revision)
-                self._note(revision + 1, len(pending))
+                self._note(revision + 1, rows)
         finally:
             if self._depth:
                 self._begin_reading()
         return revision + 1
 
     def _write(self, pending: Pending, revision: int) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            if self._read_revision() != revision:
-                raise self._changed_error()
-            for kind in NAMES:
-                self._db.executemany(INSERT[kind], pending.added.get(kind, {}).values())
-            for kind, length in KEY_LENGTH.items():
-                changed = pending.changed.get(kind, {}).values()
-                self._db.executemany(UPDATE[kind], (row[length:] + row[:length] for row in changed))
+            if not self._ahead:
+                self._begin_writing(revision)
+            self._put(pending)
             self._db.execute("UPDATE revision SET number = ?", (revision + 1,))
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._roll_back()
+            if self._ahead:  # what was written ahead is gone, and what was not would be no use without it
+                self.clear_pending()
             raise
+        self._ahead = 0
+
+    def _begin_writing(self, revision: int) -> None:
+        """Begin a transaction that nobody else can come between; the seal is locked."""
+        self._drop_aside()
+        self._become_writer()
+        self._db.execute("BEGIN IMMEDIATE")
+        if self._read_revision() != revision:
+            raise self._changed_error()
+
+    def _put(self, pending: Pending) -> None:
+        for kind in tables.NAMES:
+            if added := pending.added.get(kind):
+                self._db.executemany(tables.INSERT[kind], added.values())
+        for kind, length in KEY_LENGTH.items():
+            if changed := pending.changed.get(kind):
+                self._db.executemany(tables.UPDATE[kind], (row[length:] + row[:length] for row in changed.values()))
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _note(self, revision: int, rows: int) -> None:
         """Write down that a commit was made; it stands, whatever becomes of this."""
@@ -373,19 +439,6 @@ class SQLitePersistentStore(PersistentStore):
 
     def _sql(self, action: str) -> AbstractContextManager[None]:
         return using(self.store_path, action)
-
-
-def _order(members: str) -> tuple[list[int], list[int] | None]:
-    """Numbers joined by commas, in order, and where each of them stood; None if there already."""
-    numbers = [int(member) for member in members.split(",")]
-    places = sorted(range(len(numbers)), key=numbers.__getitem__)
-    ordered = [numbers[place] for place in places]
-    return ordered, None if ordered == numbers else places
-
-
-def _sorted(order: tuple[list[int], list[int] | None], signs: str) -> tuple[list[int], str]:
-    members, places = order
-    return members, signs if places is None else "".join([signs[place] for place in places])
 
 
 def _row(kind: type[R], values: Iterable[Any]) -> R:

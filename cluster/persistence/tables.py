@@ -6,12 +6,13 @@ from one index.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from stormtracks.cluster.persistence.rows import KEY_LENGTH, SCHEMA, TABLES, Element, Row
 
-__all__ = ["BOARD", "CREATE_ALL", "INSERT", "NAMES", "SELECT", "SELECT_ONE", "UPDATE"]
+__all__ = ["BOARD", "CREATE_ALL", "INSERT", "LAST", "NAMES", "OF_STATUS", "SELECT", "SELECT_ONE", "UPDATE", "in_order"]
 
 _SQL_TYPES = {int: "INTEGER", str: "TEXT", float: "REAL"}
 
@@ -41,6 +42,9 @@ SELECT year, group_concat(member), group_concat(status, '') FROM elements
 WHERE task = ? AND NOT retired GROUP BY year ORDER BY year
 """
 """Each year of a task with its members, in any order but joined by commas, and a sign for each."""
+
+OF_STATUS = "SELECT idx FROM elements WHERE task = ? AND NOT retired AND instr(?, status)"
+"""The elements of a task that have one of some statuses, given as a text of their signs."""
 
 NAMES: dict[type[Any], str] = {kind: name for name, kind in TABLES.items()}
 """The table of each kind of row."""
@@ -73,6 +77,12 @@ def _insert(kind: type[Row]) -> str:
     return f"INSERT INTO {NAMES[kind]} ({columns}) VALUES ({marks})"
 
 
+def _last(kind: type[Row]) -> str:
+    *above, last = _key(kind)
+    condition = " AND ".join(f"{name} = ?" for name in above) or "1"
+    return f"SELECT max({last}) FROM {NAMES[kind]} WHERE {condition}"
+
+
 def _update(kind: type[Row]) -> str:
     values = ", ".join(_quoted(kind._fields[KEY_LENGTH[kind] :], " = ?"))
     return f"UPDATE {NAMES[kind]} SET {values} WHERE {' AND '.join(_key(kind, ' = ?'))}"
@@ -83,6 +93,9 @@ SELECT = {kind: f"SELECT {', '.join(_quoted(kind._fields))} FROM {NAMES[kind]}" 
 
 SELECT_ONE = {kind: f"{select} WHERE {' AND '.join(_key(kind, ' = ?'))}" for kind, select in SELECT.items()}
 """The row of a key."""
+
+LAST = {kind: _last(kind) for kind in NAMES}
+"""The last field of the key of the last row: takes the other fields of the key."""
 
 INSERT = {kind: _insert(kind) for kind in NAMES}
 """Add a row."""
@@ -101,3 +114,24 @@ CREATE_ALL = ";\n".join(
     ]
 )
 """Make all tables, of revision 0."""
+
+
+def in_order(board: Iterable[tuple[int, str, str]]) -> list[tuple[int, list[int], str]]:
+    """What `BOARD` finds, with the members of each year as numbers in order, and their signs likewise."""
+    rows = list(board)
+    # Most years have the same members.
+    orders = {members: _order(members) for members in {members for _, members, _ in rows}}
+    return [(year, *_sorted(orders[members], signs)) for year, members, signs in rows]
+
+
+def _order(members: str) -> tuple[list[int], list[int] | None]:
+    """Numbers joined by commas, in order, and where each of them stood; None if there already."""
+    numbers = [int(member) for member in members.split(",")]
+    places = sorted(range(len(numbers)), key=numbers.__getitem__)
+    ordered = [numbers[place] for place in places]
+    return ordered, None if ordered == numbers else places
+
+
+def _sorted(order: tuple[list[int], list[int] | None], signs: str) -> tuple[list[int], str]:
+    members, places = order
+    return members, signs if places is None else "".join([signs[place] for place in places])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
+from itertools import count
 from math import inf
 
 __all__ = ["Holder", "Holders"]
@@ -22,10 +24,15 @@ class Holder:
     heard: float
     usable: bool = False
     held: dict[int, None] = field(default_factory=dict)
+    queued: bool = False
+    """Whether it is known when its lease ends."""
 
 
 class Holders:
     """All incarnations that can be used or hold something.
+
+    No call but iteration looks at all of them: those that hold something are in a heap by the end of their lease, as it
+    was when they were last looked at. It can only have moved on since, so that only the first ones need be looked at.
 
     Parameters
     ----------
@@ -36,6 +43,8 @@ class Holders:
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._by_incarnation: dict[str, Holder] = {}
+        self._by_end: list[tuple[float, int, Holder]] = []
+        self._places = count()
 
     def __iter__(self) -> Iterator[Holder]:
         return iter(tuple(self._by_incarnation.values()))
@@ -50,6 +59,13 @@ class Holders:
         holder.heard = max(holder.heard, now)
         return holder
 
+    def give(self, holder: Holder, index: int) -> None:
+        """An incarnation holds a task from now on."""
+        holder.held[index] = None
+        if not holder.queued:
+            holder.queued = True
+            heappush(self._by_end, (holder.heard + self._lease, next(self._places), holder))
+
     def forget(self, holder: Holder) -> None:
         """Drop an incarnation that can no longer be used, once it holds nothing."""
         if not (holder.usable or holder.held):
@@ -57,8 +73,22 @@ class Holders:
 
     def over(self, now: float) -> tuple[Holder, ...]:
         """Those who hold something, but whose lease has ended."""
-        return tuple(one for one in self._by_incarnation.values() if one.held and one.heard + self._lease <= now)
+        over = []
+        while self.next_end() <= now:
+            over.append(heappop(self._by_end))
+        for entry in over:  # until they hold nothing any more
+            heappush(self._by_end, entry)
+        return tuple(holder for _, _, holder in over)
 
     def next_end(self) -> float:
         """When the first lease ends if nobody is heard, infinite if nothing is held."""
-        return min((one.heard + self._lease for one in self._by_incarnation.values() if one.held), default=inf)
+        while self._by_end:
+            end, place, holder = self._by_end[0]
+            if not holder.held:
+                heappop(self._by_end)
+                holder.queued = False
+            elif holder.heard + self._lease > end:
+                heapreplace(self._by_end, (holder.heard + self._lease, place, holder))
+            else:
+                return end
+        return inf

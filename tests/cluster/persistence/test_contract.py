@@ -335,6 +335,40 @@ def test_a_selection_is_that_of_a_list(
 # --- attempts
 
 
+@pytest.mark.parametrize("gap", [0, 1, 100])
+def test_elements_are_found_by_the_status_of_their_latest_iteration(
+    cls: Store, tmp_path: Path, gap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stormtracks.cluster.persistence.reading.GAP", gap)
+    store = campaign(cls, tmp_path / "campaign")
+    add(store, [2003], [1, 2, 3])
+    for element, status in enumerate((None, "failure", "timeout", "complete", "failure", "lost")):
+        run = begin(store, element)
+        if status is not None:
+            store.set_EAR_end(0, element, 0, run, status=status)
+    store.set_parameter(3, {"tracks": 1})
+    store.set_parameter(4, {"tracks": 1})
+    slot = store.add_unset_parameter_data({"round": 1})
+    store.add_element_iterations(0, 0, [{"parameter": slot, "loop": None}], {4: [9]})
+    store.retire_elements(0, 0, [2, 8])
+    expected = {
+        "W": [0],
+        "F": [1],
+        "T": [],
+        "WF": [0, 1],
+        "WFT": [0, 1],
+        "+": [3],
+        "-": [4, 5, 6, 7],
+        "F-": [1, 4, 5, 6, 7],
+    }
+    all_elements = store.get_task_elements(0, 0, slice(None))
+    for _ in ("pending", "saved"):
+        for statuses, indices in expected.items():
+            found = list(store.get_task_elements_of_status(0, 0, statuses))
+            assert found == [all_elements[index] for index in indices], statuses
+        store.save()
+
+
 def test_an_attempt_is_told_whole(cls: Store, tmp_path: Path) -> None:
     store = campaign(cls, tmp_path / "campaign")
     eastern = timezone(timedelta(hours=5, minutes=45))

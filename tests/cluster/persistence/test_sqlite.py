@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,11 +18,13 @@ from typing import Any
 
 import pytest
 
-from stormtracks.cluster.errors import StoreDamagedError, StoreError
+from stormtracks.cluster.errors import StoreChangedError, StoreDamagedError, StoreError
 from stormtracks.cluster.persistence import Workflow, connection, open_campaign, seal, sqlite
+from stormtracks.cluster.persistence.json import JSONPersistentStore
 from stormtracks.cluster.persistence.seal import SealFile, digest_of
 from stormtracks.cluster.persistence.sqlite import SQLitePersistentStore
 from tests.cluster.persistence.stores import add, campaign, ends, everything, stop_here, stopped
+from tests.cluster.persistence.test_contract import random_step
 
 FORK = multiprocessing.get_context("fork")
 
@@ -218,7 +222,7 @@ def test_without_a_log_elements_are_read_piece_by_piece_from_one_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign(SQLitePersistentStore, tmp_path / "campaign").close()
-    monkeypatch.setattr("stormtracks.cluster.persistence.elements.CHUNK", 1)
+    monkeypatch.setattr("stormtracks.cluster.persistence.reading.CHUNK", 1)
     copies: list[None] = []
 
     class Counting(sqlite3.Connection):
@@ -317,3 +321,99 @@ def test_a_hundred_thousand_elements_are_one_commit_and_read_piece_by_piece(tmp_
         assert len(task["rows"]) == 1002 and task["rows"][1500] == 100 * "-"
         pieces = store.get_task_elements_islice(0, 0, slice(99_990, None))
         assert [element["index"] for element in pieces] == list(range(99_990, 100_006))
+
+
+# --- many changes at once
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is added is written ahead of its commit."""
+    monkeypatch.setattr(sqlite, "MOST_PENDING", 1)
+
+
+@pytest.mark.usefixtures("ahead")
+def test_what_is_written_ahead_is_seen_by_its_maker_alone_until_it_is_saved(tmp_path: Path) -> None:
+    with (
+        campaign(SQLitePersistentStore, tmp_path / "campaign") as store,
+        open_campaign(tmp_path / "campaign") as reader,
+    ):
+        before = everything(reader)
+        slots = add(store, [2003], [1, 2, 3])
+        store.set_parameter(slots[0], {"tracks": 5})
+        add(store, [2004], [1])
+        assert store.has_pending and not store.is_modified_on_disk()
+        assert everything(reader) == before
+        whole = everything(store)
+        assert whole["tasks"][0]["rows"] == {2001: "---", 2002: "---", 2003: "+--", 2004: "-  "}
+        copied = store.copy()
+        with open_campaign(copied) as copy:
+            assert everything(copy) == before
+        store.save()
+        assert not store.has_pending
+        assert everything(reader) == everything(store) == whole
+    with open_campaign(tmp_path / "campaign") as again:
+        assert everything(again) == whole
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.parametrize("drop", ["clear_pending", "reject_pending", "close"])
+def test_what_is_written_ahead_and_dropped_leaves_nothing(tmp_path: Path, drop: str) -> None:
+    store = campaign(SQLitePersistentStore, tmp_path / "campaign")
+    before = everything(store)
+    with nullcontext() if drop == "close" else store.cached_load():
+        add(store, [2003], [1, 2, 3])
+        getattr(store, drop)()
+        assert drop == "close" or everything(store) == before
+    with open_campaign(tmp_path / "campaign") as again:
+        assert everything(again) == before
+        add(again, [2003], [1])
+        again.save()
+        assert len(again.get_task_elements(0, 0, slice(None))) == 7
+    store.close()
+
+
+@pytest.mark.usefixtures("ahead")
+def test_nothing_is_written_ahead_of_what_somebody_else_has_written(tmp_path: Path) -> None:
+    with campaign(SQLitePersistentStore, tmp_path / "campaign") as ours, open_campaign(tmp_path / "campaign") as theirs:
+        add(theirs, [2003], [1])
+        theirs.save()
+        with pytest.raises(StoreChangedError):
+            add(ours, [2004], [1])
+        assert not ours.has_pending
+        ours.reject_pending()
+        add(ours, [2004], [1])
+        ours.save()
+        assert everything(theirs) == everything(ours)
+        assert ours.get_all_tasks_metadata()[0]["rows"] == {2001: "---", 2002: "---", 2003: "-  ", 2004: "-  "}
+
+
+@pytest.mark.usefixtures("ahead")
+def test_while_much_is_written_ahead_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with campaign(SQLitePersistentStore, tmp_path / "campaign") as ours, open_campaign(tmp_path / "campaign") as theirs:
+        add(ours, [2003], [1])
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "BUSY_TIMEOUT", 0.05)
+            with pytest.raises(StoreError, match="locked"):
+                add(theirs, [2004], [1])
+        assert not theirs.has_pending
+        ours.save()
+    with open_campaign(tmp_path / "campaign") as again:
+        assert again.get_all_tasks_metadata()[0]["rows"] == {2001: "---", 2002: "---", 2003: "-  "}
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_calls_gives_the_same_written_ahead_or_not(tmp_path: Path, seed: int) -> None:
+    ours, model = campaign(SQLitePersistentStore, tmp_path / "ours"), campaign(JSONPersistentStore, tmp_path / "model")
+    for store in (ours, model):
+        store.add_loop([0], {"name": "rerun"}, {})
+    chances = random.Random(seed), random.Random(seed)
+    for step in range(60):
+        for store, chance in zip((ours, model), chances, strict=True):
+            random_step(store, chance, datetime(2001, 1, 1, step % 24, tzinfo=UTC))
+        if step % 20 == 0:
+            assert everything(ours) == everything(model)
+    ours.save()
+    with open_campaign(tmp_path / "ours") as again:
+        assert everything(again) == everything(model)
