@@ -69,7 +69,7 @@ class Ledger(Record):
         self._row = {year: row * len(schedule.members) for row, year in enumerate(schedule.years)}
         self._column = {member: column for column, member in enumerate(schedule.members)}
         self._reruns: set[int] = set()
-        self._complete: list[tuple[int, int]] = []
+        self._complete = array("q")
         self._held: list[Held] = []
         self._running: dict[Attempt, _Place] = {}
         self._failed: dict[Attempt, _Place] = {}
@@ -150,7 +150,7 @@ class Ledger(Record):
             if wanted:
                 latest = element["iterations"][-1]
                 if latest["status"] == "+":
-                    self._complete.append((year, member))
+                    self._complete.append(self._cell(year, member))
                     self._schedule.restore(year, member, attempts=self._made[at], complete=True)
                 elif self._is_given_up(latest["EARs"]):
                     given_up.append(at)
@@ -224,8 +224,8 @@ class Ledger(Record):
         keys = []
         for element, cell in enumerate(cells, start=len(self._iteration)):
             self._element[cell] = element
-            row, column = divmod(cell, len(self._schedule.members))
-            keys.append({"year": self._schedule.years[row], "member": self._schedule.members[column]})
+            year, member = self._key(cell)
+            keys.append({"year": year, "member": member})
         self._iteration.extend(range(self._iterations, self._iterations + len(cells)))
         self._iterations += len(cells)
         self._slot.extend(slots)
@@ -365,7 +365,7 @@ class Ledger(Record):
 
     def completed(self) -> tuple[tuple[int, int], ...]:
         """Year and member of the tasks that were complete when the record was opened."""
-        return tuple(self._complete)
+        return tuple(map(self._key, self._complete))
 
     def attempts(self, year: int, ensemble_member: int) -> int:
         """How many attempts were made at a task."""
@@ -387,6 +387,11 @@ class Ledger(Record):
     def _cell(self, year: int, ensemble_member: int) -> int:
         """The cell of a task in the table of years and members."""
         return self._row[year] + self._column[ensemble_member]
+
+    def _key(self, cell: int) -> tuple[int, int]:
+        """Year and member of the task in a cell."""
+        row, column = divmod(cell, len(self._schedule.members))
+        return self._schedule.years[row], self._schedule.members[column]
 
 
 def _process_of(jobscript: Mapping[str, Any]) -> Process | None:
