@@ -10,7 +10,8 @@ ALWAYS = 1000
 
 def test_f09_poison_tasks(trial: Trial) -> None:
     """A task that ends its process each time is given up after two workers; all others are done, by both."""
-    trial.describe(run={"memory_limit": 1})
+    # Three of them in a row would else be one worker's fault.
+    trial.describe(run={"memory_limit": 1, "worker_strikes": 100})
     poison = {(2001, 1): "segfault", (2001, 3): "exit", (2001, 4): "memory", (2002, 3): "kill"}
     for task, act in poison.items():
         trial.plan("kernel", act, [task], times=ALWAYS)
