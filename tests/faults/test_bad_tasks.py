@@ -9,7 +9,7 @@ ALWAYS = 1000
 
 
 def test_f09_poison_tasks(trial: Trial) -> None:
-    """A task that ends its process each time is given up after two workers; all others are done, by both."""
+    """A task that ends its process each time is given up after two workers; all others are done."""
     # Three of them in a row would else be one worker's fault.
     trial.describe(run={"memory_limit": 1, "worker_strikes": 100})
     poison = {(2001, 1): "segfault", (2001, 3): "exit", (2001, 4): "memory", (2002, 3): "kill"}
@@ -27,7 +27,6 @@ def test_f09_poison_tasks(trial: Trial) -> None:
     for task, act in poison.items():
         assert {one["worker"] for one in failures[task]} == {"north", "south"}
         assert all(one["status"] == "failure" and reasons[act] in one["reason"] for one in failures[task])
-    assert {one["worker"] for one in manager.events("complete")} == {"north", "south"}
     check(trial, failed=poison)
 
 
