@@ -301,7 +301,8 @@ class SQLitePersistentStore(PersistentStore):
             self._db.execute("BEGIN")
             # The state is chosen by the first thing that is read.
             (revision,) = self._db.execute("SELECT number FROM revision").fetchone()
-            if not self._writes and self._journal != "wal":
+            # Who has changes that are pending is the one who commits.
+            if not (self._writes or self.has_pending) and self._journal != "wal":
                 self._step_aside(revision)
 
     def _step_aside(self, revision: int) -> None:

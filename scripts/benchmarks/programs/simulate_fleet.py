@@ -194,7 +194,7 @@ def simulate(folder: Path, years: int, workers: int) -> dict[str, float]:
     check(summary)
     closed = time.perf_counter()
     with open_ledger(campaign, fresh_schedule(campaign, years), replace=False, resume=""):
-        opened = time.perf_counter()
+        opened, opened_peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     asked = time.perf_counter()
     document = read_status(campaign.results.root)
     answered = time.perf_counter()
@@ -211,7 +211,7 @@ def simulate(folder: Path, years: int, workers: int) -> dict[str, float]:
         "longest_gap_of_the_board_s": board.longest_gap,
         "store_mib": sum(path.stat().st_size for path in store_folder(campaign.results.root).iterdir()) / 2**20,
         "open_again_s": opened - closed,
-        "open_again_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "open_again_peak_mib": opened_peak / 1024,
         "status_s": answered - asked,
     }
 
