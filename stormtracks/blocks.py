@@ -174,7 +174,7 @@ class BlockReader:
             yield from (series.read(part.start, part.stop) for part in parts)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-            # Never more than one ahead: the block before may lie in the buffer that the one after is read into.
+            # Never more than one ahead: memory holds the block at work and this one.
             self._ahead = thread.submit(series.read, parts[0].start, parts[0].stop)
             for part in parts[1:]:
                 fields = self._ahead.result()

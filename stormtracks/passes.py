@@ -69,9 +69,22 @@ def _passes(
         except Exception as error:
             yield member, error
     for (first, _), those in alike.items():
-        for together in archive.passes(first, those):
-            at(None)
-            yield from to_each(together, _pass(archive, campaign, year, first, together, at, cores))
+        yield from to_each(those, _passes_from(first, archive, campaign, year, those, at, cores))
+
+
+def _passes_from(
+    first: int,
+    archive: _SteadyArchive,
+    campaign: CampaignSettings,
+    year: int,
+    members: Sequence[int],
+    at: Callable[[int | None], None],
+    cores: int,
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Those that begin with the same year, each that shares chunks with others together with these."""
+    for together in archive.passes(first, members):
+        at(None)
+        yield from to_each(together, _pass(archive, campaign, year, first, together, at, cores))
 
 
 def _beginning(archive: _SteadyArchive, campaign: CampaignSettings, year: int, member: int) -> tuple[int, int]:
@@ -112,8 +125,11 @@ def _pass(
                 try:
                     absent = [str(y) for y in (year - 1, year, year + 1) if not archive.has_year(y, member)]
                     archive.check(member)
+                    at(None)  # what is computed once is for all
+                    input_digest_now = digest(tuple(sorted(followed.inputs.items())))
+                    at(member)
                     made_from: Attributes = {
-                        "input_digest": digest(tuple(sorted(followed.inputs.items()))),
+                        "input_digest": input_digest_now,
                         "absent_years": ", ".join(absent),
                     }
                     outcome = replace(outcome, attributes=outcome.attributes | made_from)

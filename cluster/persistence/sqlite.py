@@ -221,9 +221,12 @@ class SQLitePersistentStore(PersistentStore):
         path.touch()
         with self._sql("copy"), self.cached_load():
             copy = connect(path, "rw")
-            source = self._connect_to_read() if self._ahead else self._source
             try:
-                source.backup(copy)
+                if self._ahead:
+                    with closing(self._connect_to_read()) as committed:
+                        committed.backup(copy)
+                else:
+                    self._source.backup(copy)
                 (revision,) = copy.execute("SELECT number FROM revision").fetchone()
                 set_journal(copy, _journal_for(folder))
             finally:
@@ -295,7 +298,7 @@ class SQLitePersistentStore(PersistentStore):
             return sorted(index for (index,) in self._source.execute(tables.OF_STATUS, (task, statuses)))
 
     def _begin_reading(self) -> None:
-        if self._ahead:  # what is being written is seen by nobody else, and nobody else writes
+        if self._db.in_transaction:  # begun to write ahead, which nobody else does then, or when that was dropped
             return
         with self._sql("read"):
             self._db.execute("BEGIN")

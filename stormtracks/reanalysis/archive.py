@@ -56,7 +56,7 @@ class Series(Protocol):
     def read(self, start: int, stop: int) -> tuple[Field, ...]:
         """Steps `start` to `stop`: per quantity one float32 array (members, stop - start, nlat, nlon).
 
-        In SI units, NaN if missing. It may be written over by the next call but one.
+        In SI units, NaN if missing.
         """
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class FileSeries:
     def read(self, start: int, stop: int) -> tuple[Field, ...]:
         """Steps `start` to `stop`: for each quantity one array (members, stop - start, nlat, nlon).
 
-        In SI units, NaN if missing. It may be written over by the next call but one.
+        In SI units, NaN if missing.
 
         Raises
         ------

@@ -374,6 +374,27 @@ def test_what_is_written_ahead_and_dropped_leaves_nothing(tmp_path: Path, drop: 
 
 
 @pytest.mark.usefixtures("ahead")
+def test_a_commit_that_fails_drops_what_was_written_ahead_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: SQLitePersistentStore, pending: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with campaign(SQLitePersistentStore, tmp_path / "campaign") as store, store.cached_load():
+        before = everything(store)
+        add(store, [2003], [1, 2, 3])
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLitePersistentStore, "_put", full)
+            with pytest.raises(StoreError, match="disk is full"):
+                store.save()
+        assert not store.has_pending
+        assert everything(store) == before
+        add(store, [2003], [1])
+        store.save()
+        assert len(store.get_task_elements(0, 0, slice(None))) == 7
+
+
+@pytest.mark.usefixtures("ahead")
 def test_nothing_is_written_ahead_of_what_somebody_else_has_written(tmp_path: Path) -> None:
     with campaign(SQLitePersistentStore, tmp_path / "campaign") as ours, open_campaign(tmp_path / "campaign") as theirs:
         add(theirs, [2003], [1])
