@@ -152,7 +152,7 @@ class BlockReader:
         starts = range(first, end, series.block_steps)
         parts = [slice(start, min(start + series.block_steps, end)) for start in starts]
         with closing(self._fields(series, parts)) as read:
-            for part, fields in zip(parts, read, strict=True):
+            for part, fields in read:
                 fields, missing = _mark_missing(fields)
                 problems = _problems(series, part, missing) if data.missing == "error" else {}
                 # Steps without any value cut before themselves and after.
@@ -168,19 +168,38 @@ class BlockReader:
         at_end = dict(zip(series.members, empty.tolist(), strict=True))
         self._before = _Before(int(seconds[-1]), step, series.inputs, at_end)
 
-    def _fields(self, series: Series, parts: Sequence[slice]) -> Generator[tuple[Field, ...], None, None]:
-        """What the series gives for each part; read ahead, by one part, where there is a core for it."""
+    def _fields(self, series: Series, parts: Sequence[slice]) -> Generator[tuple[slice, tuple[Field, ...]], None, None]:
+        """What the series gives for each part; read ahead, by one part, where there is a core for it.
+
+        A part that cannot be read as a whole comes step by step, up to the one that is to blame: who stops before that
+        does not hear of it, however long blocks are.
+        """
         if self._cores == 1:
-            yield from (series.read(part.start, part.stop) for part in parts)
+            for part in parts:
+                try:
+                    fields = series.read(part.start, part.stop)
+                except InputError:
+                    yield from _step_by_step(series, part)
+                else:
+                    yield part, fields
             return
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
             # Never more than one ahead: memory holds the block at work and this one.
             self._ahead = thread.submit(series.read, parts[0].start, parts[0].stop)
-            for part in parts[1:]:
-                fields = self._ahead.result()
-                self._ahead = thread.submit(series.read, part.start, part.stop)
-                yield fields
-            yield self._ahead.result()
+            for part, after in zip(parts, [*parts[1:], None], strict=True):
+                try:
+                    found = [(part, self._ahead.result())]
+                except InputError:
+                    found = []
+                    yield from _step_by_step(series, part)
+                if after is not None:
+                    self._ahead = thread.submit(series.read, after.start, after.stop)
+                yield from found
+
+
+def _step_by_step(series: Series, part: slice) -> Iterator[tuple[slice, tuple[Field, ...]]]:
+    for step in range(part.start, part.stop):
+        yield slice(step, step + 1), series.read(step, step + 1)
 
 
 def _problems(series: Series, steps: slice, missing: IntArray) -> dict[int, Problem]:

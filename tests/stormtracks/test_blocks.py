@@ -202,7 +202,7 @@ class Watched(MemoryArchive):
 
         def watched(start: int, stop: int) -> tuple[Field, ...]:
             self.read.append((start, threading.current_thread()))
-            if start >= self.whole:
+            if stop > self.whole:
                 raise InputError("damaged")
             return read(start, stop)
 
@@ -238,6 +238,19 @@ def test_what_fails_ahead_fails_in_its_turn(cores: int) -> None:
     with pytest.raises(InputError, match="damaged"):
         blocks.extend(BlockReader(archive, DataSettings(variable="x"), cores=cores).read(2001, [1]))
     assert sum(len(block.times) for block in blocks) == 4
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("block_steps", [1, 2, 3, 5, 100])
+def test_what_is_whole_is_given_however_long_blocks_are(block_steps: int, cores: int) -> None:
+    archive = watched(whole=7)
+    archive.block_steps = block_steps
+    steps: list[int] = []
+    with pytest.raises(InputError, match="damaged"):
+        for block in BlockReader(archive, DataSettings(variable="x"), cores=cores).read(2001, [1]):
+            assert block.fields[0].shape[1] == len(block.times)
+            steps.extend(block.fields[0][0, :, 0, 0].astype(int))
+    assert steps == list(range(7))
 
 
 @pytest.mark.parametrize("cores", [1, 2])
