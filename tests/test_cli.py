@@ -477,8 +477,8 @@ def test_a_signal_lets_what_runs_end_and_the_same_command_goes_on(
     assert command.stdout is not None
     assert json.loads(command.stdout.readline())["event"] == "begun"
     os.killpg(command.pid, number)
-    out, _ = command.communicate(timeout=120)
-    assert command.returncode == 130
+    out = command.stdout.read()
+    assert command.wait(120) == 130
     told = [json.loads(line) for line in out.splitlines()]
     events = [one["event"] for one in told]
     assert events.count("draining") == 1

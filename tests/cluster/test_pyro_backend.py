@@ -684,10 +684,12 @@ def test_the_embedded_worker_is_started_again_when_it_dies(archive: Path, tmp_pa
     assert json.loads(process.stdout.readline())["event"] == "begun"
     (worker,) = psutil.Process(process.pid).children()
     worker.kill()
-    out, err = process.communicate(timeout=BOUND)
-    assert process.returncode == 0
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()  # with what was read ahead of the first line
+    assert process.wait(BOUND) == 0
     events = Counter(json.loads(line)["event"] for line in out.splitlines())
-    assert (events["lost"], events["complete"]) == (3, 6)  # a year in one bundle
+    assert events["complete"] == 6
+    assert 1 <= events["lost"] <= 3  # a year in one bundle, of which some may have been done
     assert f"its process {worker.pid} has ended with exit status -9" in err
 
 
