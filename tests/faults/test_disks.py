@@ -118,5 +118,6 @@ def test_f13_damaged_input(trial: Trial, damage: str, bundle: int) -> None:
     victim.write_bytes(whole)
     again = trial.start_manager()
     again.end(0)
-    assert set(tasks_of(again.events("complete"))) == set(tasks_of(failures))
+    # What could be done in spite of the damage was made from the damaged file, too, and is done again.
+    assert set(tasks_of(again.events("complete"))) == set(trial.tasks)
     check(trial)
